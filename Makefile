@@ -1,0 +1,47 @@
+# Every step from a fresh checkout; needs a POSIX shell and Python 3.11 to 3.14, and fetches the rest.
+
+.DEFAULT_GOAL := help
+.PHONY: help env demo up test lint browser lock clean
+
+BIN := .venv/bin
+TESTS := seatrial deployments tests
+
+# $(call timed,NAME,COMMAND) runs COMMAND, says how long it took and passes its exit code on.
+timed = @began=$$(date +%s); $(2); code=$$?; printf '%-12s %s s\n' "$(1)" "$$(($$(date +%s) - began))"; exit $$code
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+env: .venv/ready ## make .venv from requirements.lock, if it is not up to date
+
+# The programs in .venv/bin carry its path: a checkout that was moved or copied needs a new one.
+ifneq ($(shell cat .venv/made-for 2>/dev/null),$(CURDIR)/.venv)
+.PHONY: .venv/ready
+endif
+
+.venv/ready: requirements.lock pyproject.toml deployments/environment.sh
+	@deployments/environment.sh install
+
+demo: env ## three rollouts on the local stack: one promoted, one rolled back, one undecided
+	@$(BIN)/python -m deployments.demo
+
+up: env ## keep the local stack up until Ctrl-C and print where it answers
+	@$(BIN)/python -m deployments.local
+
+test: env browser ## run doctests and tests; TESTS=tests/unit runs a part
+	$(call timed,tests,$(BIN)/python -m pytest --doctest-modules $(TESTS))
+
+lint: env ## check style, format and types
+	$(call timed,ruff,$(BIN)/ruff check . && $(BIN)/ruff format --check .)
+	$(call timed,mypy,$(BIN)/mypy)
+
+browser: env ## find Chromium for the browser tests, or install it where apt-get may
+	@$(BIN)/python -m deployments.chromium
+
+lock: ## resolve pyproject.toml into requirements.lock, keeping what still fits
+	@deployments/environment.sh lock
+
+clean: ## delete everything that was made here: environment, data of the local stack, caches
+	@if [ -e .venv/ready ]; then $(BIN)/python -m deployments.local --wipe; fi
+	@rm -rf .venv .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist *.egg-info
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""How seatrial is started: the local stack, its processes and its database."""

@@ -1,0 +1,1 @@
+"""The example: which flights out of New York will be late, and what to do about them."""

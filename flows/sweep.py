@@ -1,0 +1,26 @@
+"""Watch all open rollouts."""
+
+from __future__ import annotations
+
+from time import monotonic, sleep
+
+from prefect import flow
+
+from tasks.watch import look_at_rollouts, tend
+
+
+@flow(name="sweep", flow_run_name="watch")
+def sweep(for_s: float = 50.0, every_s: float = 10.0) -> None:
+    """Judge every open rollout again and again, roll back on harm, renew leases, and wake what is due.
+
+    Args:
+        for_s: seconds for which one run keeps watch; the schedule starts the next
+        every_s: seconds between two rounds
+    """
+    ends_at = monotonic() + for_s
+    while True:
+        for due in look_at_rollouts():
+            tend(due)
+        if monotonic() >= ends_at:
+            return
+        sleep(every_s)

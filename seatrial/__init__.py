@@ -1,0 +1,1 @@
+"""Rollout control plane for machine-learned decision systems."""

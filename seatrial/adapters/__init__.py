@@ -1,0 +1,1 @@
+"""Adapters: ports connected to real systems, and their twins in memory."""

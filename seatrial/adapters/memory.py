@@ -1,0 +1,200 @@
+"""The control plane's memory in one process, for tests and studies; passes the same contract as the SQL adapter."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from seatrial.errors import ConflictError, NotFoundError
+from seatrial.ledger import GENESIS, chain
+from seatrial.rollout import RETURNING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from datetime import datetime
+
+    from seatrial.ledger import Entry, Record
+    from seatrial.plan import Plan
+    from seatrial.ports import Commit, Look, Registered, RouterReport
+    from seatrial.rollout import Rollout
+    from seatrial.routing import RoutingSnapshot
+
+
+@dataclass(slots=True)
+class MemoryStore:
+    """Everything a `Store` keeps, in dictionaries."""
+
+    _releases: dict[str, Registered] = field(default_factory=dict)
+    _plans: dict[str, Plan] = field(default_factory=dict)
+    _rollouts: dict[str, Rollout] = field(default_factory=dict)
+    _champions: dict[str, str] = field(default_factory=dict)
+    _snapshots: dict[str, RoutingSnapshot] = field(default_factory=dict)
+    _reports: dict[tuple[str, str], RouterReport] = field(default_factory=dict)
+    _entries: list[Entry] = field(default_factory=list)
+    _keys: set[str] = field(default_factory=set)
+    _looks: dict[tuple[str, datetime], Look] = field(default_factory=dict)
+    _evidence: dict[str, Mapping[str, object]] = field(default_factory=dict)
+    _beats: dict[str, datetime] = field(default_factory=dict)
+
+    def add_release(self, registered: Registered, records: Sequence[Record]) -> None:
+        """Store a release; storing the same one again changes nothing."""
+        self._releases.setdefault(registered.release.id, registered)
+        self.append(records)
+
+    def release(self, release_id: str) -> Registered:
+        """Return a release, by its whole id or by its first characters; raises NotFoundError."""
+        return self._releases[match_id("release", release_id, self._releases)]
+
+    def releases(self, decision_point: str | None = None) -> Sequence[Registered]:
+        """Return the releases of one decision point, or all, in the order of registration."""
+        known = self._releases.values()
+        return [r for r in known if decision_point in (None, r.release.decision_point)]
+
+    def add_plan(self, plan: Plan, *, now: datetime) -> None:  # noqa: ARG002 the SQL adapter keeps the time
+        """Store a plan; storing the same one again changes nothing."""
+        self._plans.setdefault(plan.id, plan)
+
+    def plan(self, plan_id: str) -> Plan:
+        """Return a plan; raises NotFoundError."""
+        return self._plans[match_id("plan", plan_id, self._plans)]
+
+    def rollout(self, rollout_id: str) -> Rollout:
+        """Return a rollout, by its whole id or by its first characters; raises NotFoundError."""
+        return self._rollouts[match_id("rollout", rollout_id, self._rollouts)]
+
+    def rollouts(self, decision_point: str | None = None) -> Sequence[Rollout]:
+        """Return the rollouts of one decision point, or all, oldest first."""
+        return [r for r in self._rollouts.values() if decision_point in (None, r.decision_point)]
+
+    def champions(self) -> Mapping[str, str]:
+        """Return the champion's release id by decision point."""
+        return dict(self._champions)
+
+    def commit(self, commit: Commit) -> None:
+        """Write `commit` as one transaction; raises ConflictError when it was decided on old state."""
+        self._refuse_conflicts(commit)
+        if commit.inserted is not None:
+            self._rollouts[commit.inserted.id] = commit.inserted
+        for rollout in commit.moved:
+            self._rollouts[rollout.id] = rollout
+        if commit.snapshot is not None:
+            self._snapshots[commit.snapshot.decision_point] = commit.snapshot
+        if commit.champion is not None:
+            self._champions.update([commit.champion])
+        if commit.evidence is not None:
+            self._evidence[commit.evidence.digest] = commit.evidence.document()
+        self.append(commit.records)
+
+    def _refuse_conflicts(self, commit: Commit) -> None:
+        inserted = commit.inserted
+        if inserted is not None:
+            holders = [r.id for r in self.rollouts(inserted.decision_point) if r.is_active]
+            champion = self._champions.get(inserted.decision_point, inserted.champion)
+            if inserted.id in self._rollouts or holders:
+                raise ConflictError(f"decision point {inserted.decision_point!r}: held by {holders}; wait for its end")
+            if champion != inserted.champion:
+                raise ConflictError(
+                    f"decision point {inserted.decision_point!r}: {champion} is champion, expected {inserted.champion};"
+                    " read again and decide again"
+                )
+        for rollout in commit.moved:
+            present = self.rollout(rollout.id)
+            if present.version != rollout.version - 1:
+                raise ConflictError(
+                    f"rollout {rollout.id}: at version {present.version}, expected {rollout.version - 1}; read it"
+                    " again and decide again"
+                )
+        if commit.snapshot is not None:
+            newest = self._snapshots.get(commit.snapshot.decision_point)
+            if newest is not None and newest.number != commit.snapshot.number - 1:
+                raise ConflictError(f"snapshot {commit.snapshot.number}: {newest.number} is present; read again")
+        if commit.champion is not None:
+            self._refuse_untold(commit, *commit.champion)
+
+    def _refuse_untold(self, commit: Commit, decision_point: str, champion: str) -> None:
+        after = {**self._rollouts, **{rollout.id: rollout for rollout in commit.moved}}
+        untold = [
+            rollout.id
+            for rollout in after.values()
+            if rollout.decision_point == decision_point
+            and rollout.is_active
+            and rollout.state not in RETURNING
+            and rollout.champion != champion
+        ]
+        if untold:
+            raise ConflictError(
+                f"decision point {decision_point!r}: rollout {', '.join(untold)} returns to another champion; read"
+                " again and decide again"
+            )
+
+    def snapshot(self, decision_point: str) -> RoutingSnapshot:
+        """Return the present snapshot; raises NotFoundError."""
+        try:
+            return self._snapshots[decision_point]
+        except KeyError:
+            raise NotFoundError.of("decision point", decision_point, self._snapshots) from None
+
+    def renew(self, snapshot: RoutingSnapshot) -> bool:
+        """Extend the lease of the present snapshot to that of `snapshot`; False when it is no longer present."""
+        present = self._snapshots[snapshot.decision_point]
+        if present.number != snapshot.number:
+            return False
+        if snapshot.is_newer_than(present):
+            self._snapshots[snapshot.decision_point] = replace(present, lease_until=snapshot.lease_until)
+        return True
+
+    def report(self, report: RouterReport) -> None:
+        """Store what a router serves, replacing its last report."""
+        self._reports[report.decision_point, report.router] = report
+
+    def reports(self, decision_point: str) -> Sequence[RouterReport]:
+        """Return the last report of each router."""
+        return [r for (name, _), r in sorted(self._reports.items()) if name == decision_point]
+
+    def append(self, records: Sequence[Record]) -> None:
+        """Append `records`; one whose key is present already is left out."""
+        for record in records:
+            if record.key in self._keys:
+                continue
+            previous = self._entries[-1].hash if self._entries else GENESIS
+            self._entries.append(chain(record, number=len(self._entries) + 1, previous=previous))
+            self._keys.add(record.key)
+
+    def entries(self, rollout_id: str | None = None) -> Sequence[Entry]:
+        """Return entries in order, all or those of one rollout."""
+        return [e for e in self._entries if rollout_id in (None, e.record.rollout_id)]
+
+    def add_look(self, look: Look) -> None:
+        """Store a look; a second one of the same rollout and time is left out."""
+        self._looks.setdefault((look.rollout_id, look.at), look)
+
+    def looks(self, rollout_id: str) -> Sequence[Look]:
+        """Return the looks of a rollout, oldest first."""
+        return [look for (name, _), look in sorted(self._looks.items()) if name == rollout_id]
+
+    def evidence(self, digest: str) -> Mapping[str, object]:
+        """Return stored evidence as plain data; raises NotFoundError."""
+        try:
+            return self._evidence[digest]
+        except KeyError:
+            raise NotFoundError.of("evidence", digest, self._evidence) from None
+
+    def beat(self, name: str, *, now: datetime) -> None:
+        """Record that `name` finished a round at `now`."""
+        self._beats[name] = now
+
+    def last_beat(self, name: str) -> datetime | None:
+        """Return when `name` last finished a round; None when it never did."""
+        return self._beats.get(name)
+
+
+def match_id(kind: str, wanted: str, known: Mapping[str, object]) -> str:
+    """Return the one id in `known` that is `wanted` or begins with it, the prefix ``sha256:`` apart."""
+    if wanted in known:
+        return wanted
+    found = [name for name in known if wanted and name.removeprefix("sha256:").startswith(wanted)]
+    if len(found) != 1:
+        if found:
+            raise NotFoundError(f"{kind} {wanted!r}: {len(found)} begin with it; give more characters")
+        raise NotFoundError.of(kind, wanted, known)
+    return found[0]

@@ -1,0 +1,115 @@
+"""Say who serves, what is being tried, and why: commands that write nothing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from seatrial.cli import views
+from seatrial.cli.lookup import find_rollouts, titles
+from seatrial.cli.options import JsonOption, RolloutArgument, SettingsOption, opened
+from seatrial.cli.terminal import say, show_json, show_table
+from seatrial.errors import TamperedError
+from seatrial.ledger import verify
+from seatrial.report import explain as explanation
+from seatrial.units import format_time
+from seatrial.wiring import DEFAULT_SETTINGS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from seatrial.ledger import Entry
+    from seatrial.wiring import Plant
+
+
+def status(
+    target: Annotated[
+        str | None, typer.Argument(metavar="DECISION_POINT|ROLLOUT", help="All of one; else what is open.")
+    ] = None,
+    *,
+    settings: SettingsOption = DEFAULT_SETTINGS,
+    as_json: JsonOption = False,
+) -> None:
+    """Show who serves, what is being tried, and what the routers were seen on."""
+    with opened(settings) as plant:
+        store, now = plant.store, plant.clock.now()
+        rollouts = views.noteworthy(store) if target is None else find_rollouts(store, target)
+        champions = store.champions()
+        named = champions if target is None else [target] if target in champions else [rollouts[0].decision_point]
+        points = views.point_documents(store, sorted(named))
+        rows = views.rows_of(store, rollouts, now=now)
+        last_round = views.last_round(store)
+    if as_json:
+        watched = None if last_round is None else format_time(last_round)
+        show_json(
+            {
+                "watch": {"last_round_at": watched},
+                "decision_points": points,
+                "rollouts": [views.status_document(row) for row in rows],
+            }
+        )
+        return
+    if not points:
+        say("no decision point yet; register the release that serves it now, with rollback_target: none")
+        return
+    show_table(views.POINTS_HEADER, [views.point_cells(point) for point in points])
+    if target is not None and points[0]["routers"]:
+        say("")
+        show_table(views.ROUTERS_HEADER, [views.router_cells(router) for router in points[0]["routers"]])
+    say("")
+    if rows:
+        show_table(views.STATUS_HEADER, [views.status_cells(row) for row in rows])
+    else:
+        say("no rollout yet")
+    say(f"\n{views.watch_line(last_round, now=now)}")
+
+
+def history(
+    rollout: Annotated[str | None, typer.Argument(metavar="ROLLOUT", help="Of one rollout; else of all.")] = None,
+    *,
+    settings: SettingsOption = DEFAULT_SETTINGS,
+    as_json: JsonOption = False,
+) -> None:
+    """Show the ledger after its whole chain is verified: everything decided and done, by whom and why."""
+    with opened(settings) as plant:
+        entries = _verified(plant)
+        wanted = None if rollout is None else plant.store.rollout(rollout).id
+    shown = [entry for entry in entries if wanted in (None, entry.record.rollout_id)]
+    head = entries[-1].hash if entries else None
+    if as_json:
+        chain = {"entries": len(entries), "head": head}
+        show_json({"entries": [views.history_document(entry) for entry in shown], "chain": chain})
+        return
+    if shown:
+        show_table(views.HISTORY_HEADER, [views.history_cells(entry) for entry in shown])
+        say("")
+    say(f"chain verified: {len(entries)} entries, every link fits; head {head or 'none'}")
+
+
+def _verified(plant: Plant) -> Sequence[Entry]:
+    try:
+        entries = plant.store.entries()
+        verify(entries)
+    except ValueError as error:
+        raise TamperedError(
+            f"ledger: found an entry that cannot be read ({error}); expected what was recorded; stop promoting and"
+            " call the person who owns the ledger"
+        ) from error
+    return entries
+
+
+def explain(
+    rollout: RolloutArgument, *, settings: SettingsOption = DEFAULT_SETTINGS, as_json: JsonOption = False
+) -> None:
+    """Say why a rollout stopped or where it stands: verdict, numbers, who decided, who serves, what to do next."""
+    with opened(settings) as plant:
+        store = plant.store
+        found = store.rollout(rollout)
+        looks = store.looks(found.id)
+        text = explanation(found, store.plan(found.plan_id), looks, store.entries(found.id), titles(store))
+    if as_json:
+        findings = [finding.document() for finding in looks[-1].findings] if looks else []
+        show_json({"rollout": found.document(), "explanation": text, "last_findings": findings})
+    else:
+        say(text)

@@ -1,0 +1,65 @@
+"""Take releases out of service, by a person's word; needs the store alone."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from seatrial.control.moving import roll_back
+from seatrial.errors import ConflictError, NotFoundError, RefusedError
+from seatrial.rollout import FINAL, Rollout, State
+from seatrial.units import short
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from seatrial.ports import Ports
+
+#: States from which nothing is left to take out.
+_OUT = FINAL | {State.SUPERSEDED, State.ROLLING_BACK, State.ROLLBACK_INCOMPLETE}
+#: A rollback outranks whoever moves the rollout at the same moment.
+_ATTEMPTS = 5
+
+
+def kill(ports: Ports, release_id: str, *, reason: str, actor: str, now: datetime) -> Rollout:
+    """Take one release out of service wherever it is tried or serves; its champion returns.
+
+    Raises NotFoundError for an unknown release, RefusedError when it is out already or has nothing to return to.
+    """
+    release = ports.store.release(release_id).release
+    rollouts = [r for r in ports.store.rollouts(release.decision_point) if r.challenger == release.id]
+    serving = [r for r in rollouts if r.state not in _OUT]
+    if serving:
+        return _insist(ports, serving[-1].id, reason=reason, actor=actor, now=now)
+    if ports.store.champions().get(release.decision_point) == release.id:
+        raise RefusedError(
+            f"release {short(release.id)} is the first champion of {release.decision_point!r}; there is no release to"
+            " return to, roll out another one"
+        )
+    raise RefusedError(f"release {short(release.id)} serves nothing at present; `seatrial status` shows who does")
+
+
+def roll_back_decision_point(ports: Ports, decision_point: str, *, reason: str, actor: str, now: datetime) -> Rollout:
+    """End the active rollout of `decision_point`, or without one demote its champion to the release before."""
+    champions = ports.store.champions()
+    if decision_point not in champions:
+        raise NotFoundError.of("decision point", decision_point, champions)
+    rollouts = ports.store.rollouts(decision_point)
+    active = [r for r in rollouts if r.is_active and r.state not in _OUT]
+    promoted = [r for r in rollouts if r.state is State.CHAMPION]
+    if not active and not promoted:
+        raise RefusedError(
+            f"decision point {decision_point!r}: no rollout is active and no release was promoted; nothing to roll back"
+        )
+    return _insist(ports, (active or promoted)[-1].id, reason=reason, actor=actor, now=now)
+
+
+def _insist(ports: Ports, rollout_id: str, *, reason: str, actor: str, now: datetime) -> Rollout:
+    for _ in range(_ATTEMPTS):
+        rollout = ports.store.rollout(rollout_id)
+        if rollout.state in _OUT:
+            return rollout
+        try:
+            return roll_back(ports, rollout, reason=f"{actor}: {reason}", actor=actor, now=now)
+        except ConflictError:
+            continue
+    raise ConflictError(f"rollout {rollout_id}: moved {_ATTEMPTS} times meanwhile; run the command again")

@@ -1,0 +1,120 @@
+"""Put the questions of the present stage to the evidence."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, assert_never
+
+from seatrial.errors import SeatrialError
+from seatrial.evidence import Evidence
+from seatrial.gates.assignment import assignment
+from seatrial.gates.contract import contract
+from seatrial.gates.finding import Finding, Question
+from seatrial.gates.freshness import freshness
+from seatrial.gates.guardrails import exposure, harm, promotion, warnings
+from seatrial.gates.shadow import shadow
+from seatrial.plan import Canary, Gates, Shadow
+from seatrial.ports import Scope
+from seatrial.rollout import State
+from seatrial.verdict import Verdict
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from seatrial.plan import Plan
+    from seatrial.ports import Ports
+    from seatrial.rollout import Rollout
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """Evidence of one look and what the gates found in it."""
+
+    evidence: Evidence
+    findings: tuple[Finding, ...]
+
+
+def judge(ports: Ports, rollout: Rollout, plan: Plan, *, now: datetime) -> Judged:
+    """Return what the gates of the present stage find; a question that could not be asked is verdict ERROR."""
+    match rollout.state:
+        case State.GATES:
+            return Judged(Evidence(), _contract(ports, rollout, plan))
+        case State.SHADOW | State.CANARY | State.LABELS | State.AWAITING_APPROVAL | State.PROMOTING:
+            return _judge_logs(ports, rollout, plan, now=now)
+        case State.CHAMPION if rollout.deadline is not None:
+            return _judge_logs(ports, rollout, plan, now=now)
+        case (
+            State.CHAMPION
+            | State.AWAITING_DECISION
+            | State.SUPERSEDED
+            | State.RETIRED
+            | State.REJECTED
+            | State.ROLLING_BACK
+            | State.ROLLED_BACK
+            | State.ROLLBACK_INCOMPLETE
+        ):
+            return Judged(Evidence(), ())
+        case unreachable:
+            assert_never(unreachable)
+
+
+def _contract(ports: Ports, rollout: Rollout, plan: Plan) -> tuple[Finding, ...]:
+    stage = plan.stages[rollout.stage]
+    bounds = stage.bounds if isinstance(stage, Gates) else ()
+    challenger = ports.store.release(rollout.challenger)
+    champion = ports.store.release(rollout.champion)
+    return (
+        *contract(challenger.release, champion.release, bounds=bounds),
+        *_probe(ports, rollout.challenger, "challenger"),
+        *_probe(ports, rollout.champion, "rollback target"),
+    )
+
+
+def _probe(ports: Ports, release_id: str, role: str) -> list[Finding]:
+    try:
+        found = ports.probe.probe(ports.store.release(release_id))
+    except SeatrialError as error:
+        reason = f"{role} could not be probed: {error}"
+        return [Finding(Question.CONTRACT, f"load · {role}", Verdict.ERROR, reason)]
+    if not found:
+        return [Finding(Question.CONTRACT, f"load · {role}", Verdict.ERROR, f"{role}: the probe found nothing")]
+    return [Finding(f.question, f"{f.subject} · {role}", f.verdict, f.reason, f.numbers) for f in found]
+
+
+def _judge_logs(ports: Ports, rollout: Rollout, plan: Plan, *, now: datetime) -> Judged:
+    scope = Scope(rollout.decision_point, rollout.id, rollout.champion, rollout.challenger, rollout.created_at)
+    try:
+        evidence = ports.evidence.look(plan, scope, now=now)
+    except SeatrialError as error:
+        return Judged(
+            Evidence(),
+            (Finding(Question.FRESHNESS, "decision log", Verdict.ERROR, f"the logs could not be read: {error}"),),
+        )
+    fresh = freshness(evidence, max_age=plan.evidence.max_age, now=now)
+    return Judged(evidence, (fresh, *_about(rollout, plan, evidence)))
+
+
+def _about(rollout: Rollout, plan: Plan, evidence: Evidence) -> tuple[Finding, ...]:
+    stage = plan.stages[rollout.stage]
+    if isinstance(stage, Shadow):
+        return tuple(shadow(evidence.shadow, stage, alpha=plan.budgets.promote))
+    watched = (assignment(evidence, alpha=plan.budgets.srm), *harm(evidence, plan), *warnings(evidence, plan))
+    if isinstance(stage, Canary):
+        return (*watched, *exposure(evidence, plan, rule_out=stage.rule_out))
+    if rollout.state is State.LABELS:
+        return (*watched, *promotion(evidence, plan))
+    return watched
+
+
+def judge_labels(ports: Ports, rollout: Rollout, plan: Plan, *, now: datetime) -> Judged:
+    """Return what matured labels say about harm and about promotion, whatever the stage."""
+    scope = Scope(rollout.decision_point, rollout.id, rollout.champion, rollout.challenger, rollout.created_at)
+    evidence = ports.evidence.look(plan, scope, now=now)
+    return Judged(
+        evidence,
+        (
+            assignment(evidence, alpha=plan.budgets.srm),
+            *harm(evidence, plan),
+            *promotion(evidence, plan),
+        ),
+    )

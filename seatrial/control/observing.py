@@ -1,0 +1,56 @@
+"""See what the routers really serve."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from seatrial.ledger import Record
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+    from seatrial.ports import Ports, RouterReport
+    from seatrial.routing import RoutingSnapshot
+
+
+def is_observed(ports: Ports, decision_point: str, *, now: datetime) -> bool:
+    """Return whether every router serves the present snapshot, or can serve nothing that it forbids.
+
+    A router that is silent beyond the lease it held serves that snapshot's fallback; this is safe when the present
+    snapshot's fallback is the same release. No router at all is not an observation.
+    """
+    present = ports.store.snapshot(decision_point)
+    return _is_served(present, ports.store.reports(decision_point), now=now)
+
+
+def _is_served(present: RoutingSnapshot, reports: Sequence[RouterReport], *, now: datetime) -> bool:
+    return bool(reports) and all(_is_safe(report, present, now=now) for report in reports)
+
+
+def _is_safe(report: RouterReport, present: RoutingSnapshot, *, now: datetime) -> bool:
+    if report.number >= present.number:
+        return True
+    is_alone = report.lease_until is None or report.lease_until <= now
+    return is_alone and report.fallback == present.fallback
+
+
+def observe(ports: Ports, decision_point: str, *, now: datetime) -> None:
+    """Record, once for each snapshot, that every live router serves it."""
+    present = ports.store.snapshot(decision_point)
+    reports = ports.store.reports(decision_point)
+    if not _is_served(present, reports, now=now):
+        return
+    record = Record(
+        now,
+        "share.observed",
+        "routers",
+        decision_point,
+        present.rollout_id,
+        f"{decision_point}/{present.number}/observed",
+        {
+            "number": present.number,
+            "routers": sorted(report.router for report in reports),
+        },
+    )
+    ports.store.append([record])

@@ -1,0 +1,160 @@
+"""Register releases and start rollouts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from seatrial.errors import ConflictError, InvalidDocumentError, NotFoundError, Problem, RefusedError
+from seatrial.ledger import Record
+from seatrial.plan import Approval
+from seatrial.ports import Commit, Registered
+from seatrial.release import verify_files
+from seatrial.rollout import ACTIVE, Rollout, State, limit_of
+from seatrial.routing import RoutingSnapshot
+from seatrial.units import digest_of, short
+
+if TYPE_CHECKING:
+    from datetime import datetime
+    from pathlib import Path
+
+    from seatrial.plan import Plan
+    from seatrial.ports import Ports
+    from seatrial.release import Release
+
+
+def register(ports: Ports, release: Release, *, location: Path, now: datetime, actor: str) -> Registered:
+    """Store `release` after its files are proven to be those it names; the first one of a decision point serves it.
+
+    Raises InvalidDocumentError with every problem at once; then nothing is written.
+    """
+    problems = [*verify_files(release, location), *_target_problems(ports, release)]
+    if problems:
+        raise InvalidDocumentError(problems)
+    registered = Registered(release, location, now)
+    decision_point = release.decision_point
+    body = {"name": release.name, "version": release.version, "components": release.components()}
+    records = [Record(now, "release.registered", actor, decision_point, None, f"{release.id}/registered", body)]
+    ports.store.add_release(registered, records)
+    if release.rollback_target is None and decision_point not in ports.store.champions():
+        _open_decision_point(ports, release, now=now, actor=actor)
+    return registered
+
+
+def _target_problems(ports: Ports, release: Release) -> list[Problem]:
+    target = release.rollback_target
+    champions = ports.store.champions()
+    if target is None:
+        if (serving := champions.get(release.decision_point)) in (None, release.id):
+            return []
+        return [
+            Problem(
+                "rollback_target",
+                f"none, although {short(str(serving))} serves {release.decision_point!r}",
+                "name the release that serves when this one is taken out",
+            )
+        ]
+    try:
+        known = ports.store.release(target).release
+    except NotFoundError as error:
+        return [Problem("rollback_target", str(error), "register the rollback target first")]
+    if known.decision_point != release.decision_point:
+        return [
+            Problem(
+                "rollback_target",
+                f"{short(target)} belongs to decision point {known.decision_point!r}",
+                f"name a release of {release.decision_point!r}",
+            )
+        ]
+    return []
+
+
+def _open_decision_point(ports: Ports, release: Release, *, now: datetime, actor: str) -> None:
+    name = release.decision_point
+    snapshot = RoutingSnapshot(name, 1, champion=release.id, fallback=release.id)
+    body = {"champion": release.id, "reason": "first release of the decision point, served without a rollout"}
+    record = Record(now, "decision_point.opened", actor, name, None, f"{name}/opened", body)
+    ports.store.commit(Commit(records=(record,), snapshot=snapshot, champion=(name, release.id)))
+
+
+def start(
+    ports: Ports,
+    release_id: str,
+    plan: Plan,
+    *,
+    request: str,
+    requested_by: str,
+    now: datetime,
+    flow_run_id: str | None = None,
+) -> Rollout:
+    """Open a rollout of `release_id` by `plan`; the same `request` again returns the rollout it opened.
+
+    Raises RefusedError when release and plan do not fit, ConflictError when another rollout holds the decision point.
+    """
+    challenger = ports.store.release(release_id).release
+    rollout_id = short(digest_of([challenger.id, plan.id, request]))
+    existing = [r for r in ports.store.rollouts(challenger.decision_point) if r.id == rollout_id]
+    if existing:
+        return existing[0]
+    _require_fit(ports, challenger, plan)
+    champion = ports.store.champions()[challenger.decision_point]
+    ports.store.add_plan(plan, now=now)
+    rollout = Rollout(
+        id=rollout_id,
+        decision_point=challenger.decision_point,
+        champion=champion,
+        challenger=challenger.id,
+        plan_id=plan.id,
+        requested_by=requested_by,
+        created_at=now,
+        state=State.GATES,
+        stage=0,
+        entered_at=now,
+        deadline=now + limit_of(plan.stages[0]),
+        reason=f"requested by {requested_by}",
+        flow_run_id=flow_run_id,
+    )
+    record = Record(
+        now,
+        "rollout.started",
+        requested_by,
+        rollout.decision_point,
+        rollout.id,
+        f"{rollout.id}/started",
+        rollout.document(),
+    )
+    ports.store.commit(Commit(records=(record,), inserted=rollout))
+    return rollout
+
+
+def _require_fit(ports: Ports, challenger: Release, plan: Plan) -> None:
+    name = challenger.decision_point
+    if plan.decision_point != name:
+        raise RefusedError(
+            f"plan {plan.name!r} is for {plan.decision_point!r}, the release for {name!r}; take a plan for {name!r}"
+        )
+    champion = ports.store.champions().get(name)
+    if champion is None:
+        raise RefusedError(
+            f"decision point {name!r} has no champion; register the release that serves it now, with rollback_target:"
+            " none"
+        )
+    if champion == challenger.id:
+        raise RefusedError(f"release {short(challenger.id)} is champion of {name!r} already; nothing to roll out")
+    if challenger.rollback_target != champion:
+        raise RefusedError(
+            f"release {short(challenger.id)} returns to {short(str(challenger.rollback_target))}, but {short(champion)}"
+            f" serves {name!r} now; make a release whose rollback_target is the present champion"
+        )
+    if plan.segment is not None and plan.segment not in challenger.segments.names():
+        raise RefusedError(
+            f"plan {plan.name!r} is for segment {plan.segment!r}; the release has"
+            f" {', '.join(challenger.segments.names())}"
+        )
+    if challenger.risk_tier == "high" and not any(isinstance(s, Approval) for s in plan.stages):
+        raise RefusedError(f"plan {plan.name!r} has no approval, which a release of high risk needs")
+    active = [r for r in ports.store.rollouts(name) if r.state in ACTIVE]
+    if active:
+        raise ConflictError(
+            f"rollout {active[0].id} holds {name!r} since {active[0].created_at:%Y-%m-%d %H:%M} ({active[0].state});"
+            " wait for its end or kill it"
+        )

@@ -1,0 +1,1 @@
+"""Gates: (evidence, plan) in, findings out; one module for each question."""

@@ -1,0 +1,54 @@
+"""What a gate answers: a verdict, its reason, and the numbers it rests on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from seatrial.verdict import Verdict
+
+
+class Question(StrEnum):
+    """What was asked; the state machine weighs findings by it."""
+
+    CONTRACT = "contract"  #: does the release fit together, load and answer
+    FRESHNESS = "freshness"  #: is there recent evidence at all
+    ASSIGNMENT = "assignment"  #: were units assigned as recorded; if not, no other verdict counts
+    SHADOW = "shadow"  #: does the challenger run on copies of real requests
+    HARM = "harm"  #: is a guardrail proven worse
+    WARNING = "warning"  #: is it likely worse, so that the ramp should stand still
+    EXPOSURE = "exposure"  #: is gross harm ruled out, so that the share may grow
+    PROMOTION = "promotion"  #: is harm beyond the margin ruled out on matured labels
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """The answer to one question about one guardrail or part."""
+
+    question: Question
+    subject: str  #: what it is about: a guardrail, optionally with a slice, or a part of the release
+    verdict: Verdict
+    reason: str  #: one sentence with the numbers, for people
+    numbers: Mapping[str, float | int | str | None] = field(default_factory=dict)
+    is_binding: bool = True  #: False for dry runs and guardrails that only notify: shown, never acted on
+
+    def document(self) -> dict[str, Any]:
+        """Return the finding as plain data; numbers as text, so that one value has one digest."""
+        return {
+            "question": self.question.value,
+            "subject": self.subject,
+            "verdict": self.verdict.name,
+            "reason": self.reason,
+            "numbers": {name: _text(value) for name, value in self.numbers.items()},
+            "is_binding": self.is_binding,
+        }
+
+
+def _text(value: float | str | None) -> str | None:
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return None if value is None else str(value)

@@ -1,0 +1,206 @@
+"""What the control plane needs from the outside, as protocols of one to four methods.
+
+Each has a real adapter and a public twin in memory that pass the same contract tests.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from datetime import datetime
+    from pathlib import Path
+
+    from seatrial.evidence import Evidence
+    from seatrial.gates.finding import Finding
+    from seatrial.ledger import Entry, Record
+    from seatrial.plan import Plan
+    from seatrial.release import Release
+    from seatrial.rollout import Action, Rollout
+    from seatrial.routing import RoutingSnapshot
+
+
+@dataclass(frozen=True, slots=True)
+class Registered:
+    """A release and where its files are."""
+
+    release: Release
+    location: Path  #: directory that artifact and report paths are relative to
+    registered_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """Everything one move writes: all of it, or nothing.
+
+    Raises ConflictError in the store when a rollout is not at the version it was read at, when another rollout is
+    active on the decision point, or when somebody else published this snapshot number.
+    """
+
+    records: tuple[Record, ...]
+    inserted: Rollout | None = None
+    moved: tuple[Rollout, ...] = ()  #: each was read at `version - 1`
+    snapshot: RoutingSnapshot | None = None  #: number is one above the present one
+    champion: tuple[str, str] | None = None  #: (decision point, release id that is champion from now on)
+    evidence: Evidence | None = None  #: what the decision rests on, kept under its digest
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """One judged look at a rollout's evidence, for display and for finding a stale watch."""
+
+    rollout_id: str
+    at: datetime
+    action: Action
+    reason: str
+    share: float
+    evidence_digest: str
+    findings: tuple[Finding, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RouterReport:
+    """What a router says it serves."""
+
+    router: str  #: name of the router, unique on its decision point
+    decision_point: str
+    number: int  #: snapshot it assigns by
+    at: datetime
+    fallback: str  #: release id that it serves when that snapshot's lease is over
+    lease_until: datetime | None  #: None when the snapshot gives the challenger no share
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """Which decisions a look covers."""
+
+    decision_point: str
+    rollout_id: str
+    champion: str  #: release id
+    challenger: str  #: release id
+    since: datetime  #: start of the rollout
+
+
+class Releases(Protocol):
+    """Registered releases."""
+
+    def add_release(self, registered: Registered, records: Sequence[Record]) -> None:
+        """Store a release; storing the same one again changes nothing."""
+
+    def release(self, release_id: str) -> Registered:
+        """Return a release, by its whole id or by its first characters; raises NotFoundError."""
+
+    def releases(self, decision_point: str | None = None) -> Sequence[Registered]:
+        """Return the releases of one decision point, or all, in the order of registration."""
+
+
+class Plans(Protocol):
+    """Plans that rollouts refer to."""
+
+    def add_plan(self, plan: Plan, *, now: datetime) -> None:
+        """Store a plan; storing the same one again changes nothing."""
+
+    def plan(self, plan_id: str) -> Plan:
+        """Return a plan; raises NotFoundError."""
+
+
+class Rollouts(Protocol):
+    """Rollouts and the champion of each decision point."""
+
+    def rollout(self, rollout_id: str) -> Rollout:
+        """Return a rollout, by its whole id or by its first characters; raises NotFoundError."""
+
+    def rollouts(self, decision_point: str | None = None) -> Sequence[Rollout]:
+        """Return the rollouts of one decision point, or all, oldest first."""
+
+    def champions(self) -> Mapping[str, str]:
+        """Return the champion's release id by decision point."""
+
+    def commit(self, commit: Commit) -> None:
+        """Write `commit` as one transaction; raises ConflictError when it was decided on old state."""
+
+
+class Snapshots(Protocol):
+    """Routing snapshots, and what routers report about them."""
+
+    def snapshot(self, decision_point: str) -> RoutingSnapshot:
+        """Return the present snapshot; raises NotFoundError."""
+
+    def renew(self, snapshot: RoutingSnapshot) -> bool:
+        """Extend the lease of the present snapshot to that of `snapshot`; False when it is no longer present."""
+
+    def report(self, report: RouterReport) -> None:
+        """Store what a router serves, replacing its last report."""
+
+    def reports(self, decision_point: str) -> Sequence[RouterReport]:
+        """Return the last report of each router."""
+
+
+class Ledger(Protocol):
+    """The append-only record."""
+
+    def append(self, records: Sequence[Record]) -> None:
+        """Append `records`; one whose key is present already is left out."""
+
+    def entries(self, rollout_id: str | None = None) -> Sequence[Entry]:
+        """Return entries in order, all or those of one rollout."""
+
+
+class Looks(Protocol):
+    """Judged looks, and what the watch last did."""
+
+    def add_look(self, look: Look) -> None:
+        """Store a look; a second one of the same rollout and time is left out."""
+
+    def looks(self, rollout_id: str) -> Sequence[Look]:
+        """Return the looks of a rollout, oldest first."""
+
+    def evidence(self, digest: str) -> Mapping[str, object]:
+        """Return stored evidence as plain data; raises NotFoundError."""
+
+
+class Beats(Protocol):
+    """Signs of life of the parts that keep watch."""
+
+    def beat(self, name: str, *, now: datetime) -> None:
+        """Record that `name` finished a round at `now`."""
+
+    def last_beat(self, name: str) -> datetime | None:
+        """Return when `name` last finished a round; None when it never did."""
+
+
+class Store(Releases, Plans, Rollouts, Snapshots, Ledger, Looks, Beats, Protocol):
+    """All of the control plane's memory."""
+
+
+class Clock(Protocol):
+    """Time, which only the edges read."""
+
+    def now(self) -> datetime:
+        """Return the present time, aware."""
+
+
+class EvidenceSource(Protocol):
+    """Decision and label logs."""
+
+    def look(self, plan: Plan, scope: Scope, *, now: datetime) -> Evidence:
+        """Return what the logs say up to `now`; raises UnavailableError when they cannot be read."""
+
+
+class ReleaseProbe(Protocol):
+    """The runtime that releases are loaded in."""
+
+    def probe(self, registered: Registered) -> Sequence[Finding]:
+        """Load the release in its declared runtime, score its own examples, and say what was found."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """What the control plane works with."""
+
+    store: Store
+    evidence: EvidenceSource
+    probe: ReleaseProbe
+    approvers: Mapping[str, frozenset[str]] = field(default_factory=dict)  #: roles by name of the person

@@ -1,0 +1,1 @@
+"""Estimators and tests on counts and arrays; each decision rule names its guarantee and its source."""

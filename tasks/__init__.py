@@ -1,0 +1,1 @@
+"""One idempotent effect each."""

@@ -1,0 +1,71 @@
+"""What people see in the Prefect UI."""
+
+from __future__ import annotations
+
+from prefect import task
+from prefect.artifacts import create_markdown_artifact, create_progress_artifact
+
+from seatrial.control.judging import judge_labels
+from seatrial.control.watching import is_open
+from seatrial.report import findings_table, page, stage_report
+from seatrial.rollout import State
+from tasks.plant import OPTIONS, plant
+from tasks.rollouts import release_names
+
+
+@task(name="Publish the page", **OPTIONS)
+def publish_page(rollout_id: str) -> None:
+    """Write the page of the whole rollout and the report of its present stage."""
+    here = plant()
+    now = here.clock.now()
+    rollout = here.store.rollout(rollout_id)
+    plan = here.store.plan(rollout.plan_id)
+    looks = here.store.looks(rollout_id)
+    names = release_names()
+    stage = plan.stage_names()[rollout.stage]
+    create_markdown_artifact(
+        key=f"rollout-{rollout_id}",
+        markdown=page(rollout, plan, looks, here.store.entries(rollout_id), names, now=now),
+        description=f"{names[rollout.challenger]}: {rollout.state}",
+    )
+    create_markdown_artifact(
+        key=f"rollout-{rollout_id}-{stage}",
+        markdown=stage_report(rollout, plan, looks, now=now),
+        description=f"{names[rollout.challenger]}: findings of stage {stage}",
+    )
+
+
+@task(name="Show progress", **OPTIONS)
+def show_progress(rollout_id: str) -> None:
+    """Show how many of the plan's stages are behind."""
+    here = plant()
+    rollout = here.store.rollout(rollout_id)
+    stages = here.store.plan(rollout.plan_id).stage_names()
+    done = len(stages) if rollout.state is State.CHAMPION else rollout.stage
+    create_progress_artifact(
+        key=f"rollout-{rollout_id}-progress",
+        progress=100.0 * done / len(stages),
+        description=f"stages of rollout {rollout_id}: {', '.join(stages)}",
+    )
+
+
+@task(name="List open label windows", **OPTIONS)
+def open_label_windows() -> list[str]:
+    """Return the rollouts that have served requests and whose labels may still change their verdict."""
+    served = (State.CANARY, State.LABELS, State.AWAITING_APPROVAL, State.CHAMPION, State.SUPERSEDED)
+    return [r.id for r in plant().store.rollouts() if r.state in served and is_open(r)]
+
+
+@task(name="Publish the labels' report", **OPTIONS)
+def publish_labels(rollout_id: str) -> None:
+    """Write what matured labels say about `rollout_id` at present."""
+    here = plant()
+    rollout = here.store.rollout(rollout_id)
+    plan = here.store.plan(rollout.plan_id)
+    judged = judge_labels(here.ports, rollout, plan, now=here.clock.now())
+    name = release_names()[rollout.challenger]
+    create_markdown_artifact(
+        key=f"rollout-{rollout_id}-label-evaluation",
+        markdown=f"# Matured labels of {name}\n\n{findings_table(judged.findings)}",
+        description=f"{name}: matured labels, {rollout.state}",
+    )

@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import os
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from deployments import chromium
+
+TESTS = Path(__file__).parent
+
+# What fails in a second comes before what takes minutes.
+ORDER = ("doctest", "unit", "laws", "golden", "architecture", "calibration", "integration", "flows", "browser")
+
+# Scripts that made the golden numbers need packages that the tests do not.
+collect_ignore_glob = ["golden/make_*.py"]
+
+
+@pytest.fixture(scope="session")
+def require_chromium() -> Path:
+    """Return the path of Chromium; skip the test, which CI counts as a failure, where there is none."""
+    program = chromium.find()
+    if program is None:
+        pytest.skip("no Chromium that starts was found; `make browser` installs it or says what to do")
+    return program
+
+
+def is_ci() -> bool:
+    return os.environ.get("CI", "").lower() in {"1", "true"}
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item):  # noqa: ARG001 - the hook's signature
+    report = yield
+    return refuse_skip(report)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector):  # noqa: ARG001 - the hook's signature
+    report = yield
+    return refuse_skip(report)
+
+
+def refuse_skip(report):
+    if is_ci() and report.skipped and not hasattr(report, "wasxfail"):
+        reason = report.longrepr[-1] if isinstance(report.longrepr, tuple) else report.longrepr
+        report.outcome = "failed"
+        report.longrepr = f"skipped where CI is set: {reason}; expected every test to run; mend the machine"
+    return report
+
+
+def folder_of(path: Path) -> str:
+    inside = path.relative_to(TESTS).parts if path.is_relative_to(TESTS) else ()
+    return inside[0] if len(inside) > 1 else "doctest"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: place_of(folder_of(item.path)))
+
+
+def place_of(folder: str) -> int:
+    return ORDER.index(folder) if folder in ORDER else len(ORDER)
+
+
+def pytest_terminal_summary(terminalreporter):
+    seconds: Counter[str] = Counter()
+    tests: Counter[str] = Counter()
+    root = terminalreporter.config.rootpath
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            if isinstance(report, pytest.TestReport):
+                folder = folder_of(root / report.fspath)
+                seconds[folder] += report.duration
+                tests[folder] += report.when == "call"
+    terminalreporter.section("seconds per kind of test")
+    for folder in sorted(tests, key=place_of):
+        terminalreporter.write_line(f"{folder:<12} {tests[folder]:5d} tests {seconds[folder]:8.1f} s")
