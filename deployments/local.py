@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import shlex
 import shutil
@@ -35,6 +36,7 @@ _SERVER_DEADLINE_S = 120.0
 _DEPLOY_DEADLINE_S = 180.0
 _DEFAULT_DEADLINE_S = 60.0
 _WATCH_S = 1.0
+_IMPATIENCE_S = 2.0
 
 
 def _print(line: str) -> None:
@@ -59,8 +61,6 @@ class Stack:
         Port of PostgreSQL; None finds a free one.
     auth
         ``user:password`` that the Prefect server demands; None demands nothing, as on a machine of one's own.
-    worker_limit
-        How many flow runs the worker executes at once; each takes about 90 MB and some seconds of start-up.
     say
         Receives one line for each part that started or stopped.
 
@@ -79,14 +79,12 @@ class Stack:
         api_port: int | None = None,
         database_port: int | None = None,
         auth: str | None = None,
-        worker_limit: int = 8,
         say: Callable[[str], None] = _print,
     ) -> None:
         self.home = home.resolve()
         self._api_port = api_port
         self._database_port = database_port
         self._auth = auth
-        self._worker_limit = worker_limit
         self._say = say
         self._children: list[processes.Child] = []
         self._up: tuple[Cluster, Server] | None = None
@@ -220,7 +218,9 @@ class Stack:
         argv = [
             *_prefect("worker", "start"),
             *("--pool", WORK_POOL, "--type", "process", "--no-create-pool-if-not-found"),
-            *("--name", "local", "--limit", str(self._worker_limit)),
+            # Without --limit: a run that is woken before its last process has ended ends a worker that counts its runs
+            # (Prefect 3.8.8, `acquire_on_behalf_of_nowait`); limits belong to the work pool.
+            *("--name", "local"),
             *("--install-policy", "never"),
         ]
         return self.start_process("worker", argv, is_ready=lambda: self._server.has_heard_worker(since=began))
@@ -357,22 +357,32 @@ def _line(name: str, began: float, what: str) -> str:
     return f"{name:<10} {time.monotonic() - began:5.1f} s  {what}"
 
 
-def _end(number: int, _frame: FrameType | None) -> NoReturn:
-    # The shell's convention for a program that a signal ended.
-    raise SystemExit(128 + number)
-
-
 @contextmanager
 def _ending_on_signals() -> Iterator[None]:
-    """Turn SIGTERM and SIGHUP into an exit that passes every ``finally``, unless the program handles them."""
-    numbers = [n for n in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) is signal.SIG_DFL]
-    with _handling(numbers, _end):
+    """Let Ctrl-C, SIGTERM and SIGHUP each end the block once, unless the program handles them itself."""
+    last = -math.inf
+
+    def end(number: int, _frame: FrameType | None) -> None:
+        # The second signal of an impatient user would otherwise strike on the way to the stopping of the
+        # parts, before anything is deaf to it, and leave them all running.
+        nonlocal last
+        earlier, last = last, time.monotonic()
+        if last - earlier < _IMPATIENCE_S:
+            return
+        if number == signal.SIGINT:
+            raise KeyboardInterrupt
+        # The shell's convention for a program that a signal ended.
+        raise SystemExit(128 + number)
+
+    untouched = {signal.SIG_DFL, signal.default_int_handler}
+    numbers = [n for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) in untouched]
+    with _handling(numbers, end):
         yield
 
 
 @contextmanager
 def _deaf_to_signals() -> Iterator[None]:
-    """Let no second Ctrl-C break off the end, which takes seconds and would leave processes behind."""
+    """Let no later signal break off the stopping, which takes seconds."""
     with _handling([signal.SIGINT, signal.SIGTERM, signal.SIGHUP], signal.SIG_IGN):
         yield
 

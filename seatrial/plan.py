@@ -420,9 +420,8 @@ class EvidenceRules(Checked):
 
 
 class Approvers(Checked):
-    """Who may approve, and how many must."""
+    """Who may approve."""
 
-    needed: Count = Field(description="the number of different people who must approve")
     roles: tuple[Name, ...] = Field(min_length=1, description="the roles that may approve")
 
     def flaws(self) -> Iterable[Iterator[Flaw]]:
@@ -464,7 +463,7 @@ class Plan(Checked):
     on_deadline: Literal["ask", "roll_back"] = Field(
         description="ask or roll_back: what happens when nothing is decided in time"
     )
-    approvers: Approvers = Field(description="who may approve, and how many must")
+    approvers: Approvers = Field(description="who may approve")
 
     @property
     def name(self) -> str:
@@ -522,7 +521,8 @@ class Plan(Checked):
     def flaws(self) -> Iterable[Iterator[Flaw]]:
         """Return the rules between stages, guardrails and slices."""
         yield self._gates_come_first()
-        yield self._promotion_comes_last()
+        yield self._the_last_stage_fits_the_segment()
+        yield self._labels_come_before_promotion()
         yield self._stages_keep_their_order()
         yield self._a_canary_exists()
         yield self._an_approval_precedes_promotion()
@@ -541,10 +541,21 @@ class Plan(Checked):
         if (kind := self.stages[0].stage) != "gates":
             yield Flaw(("stages", 0, "stage"), f"found {kind!r}, expected gates first", "begin with a gates stage")
 
-    def _promotion_comes_last(self) -> Iterator[Flaw]:
-        if (kind := self.stages[-1].stage) != "promotion":
-            at = ("stages", len(self.stages) - 1, "stage")
-            yield Flaw(at, f"found {kind!r}, expected promotion last", "end with a promotion stage")
+    def _the_last_stage_fits_the_segment(self) -> Iterator[Flaw]:
+        last = self.stages[-1].stage
+        at = ("stages", len(self.stages) - 1, "stage")
+        if self.segment is None and last != "promotion":
+            yield Flaw(at, f"found {last!r}, expected promotion last", "end with a promotion stage")
+        if self.segment is not None and last != "labels":
+            finding = f"found {last!r} in a plan for one segment, expected labels last"
+            remedy = "end with labels; a champion serves everybody, so promote by a plan for all segments"
+            yield Flaw(at, finding, remedy)
+
+    def _labels_come_before_promotion(self) -> Iterator[Flaw]:
+        kinds = [stage.stage for stage in self.stages]
+        if "promotion" in kinds and "labels" not in kinds:
+            finding = "found no labels stage, expected one after the canary"
+            yield Flaw(("stages",), finding, "add a labels stage: without matured labels nothing is promoted")
 
     def _stages_keep_their_order(self) -> Iterator[Flaw]:
         ordered = [(at, stage.stage) for at, stage in enumerate(self.stages) if stage.stage != "approval"]

@@ -182,7 +182,7 @@ def decide(
         case State.GATES:
             return _decide_stage(rollout, plan, _of(findings, Question.CONTRACT), now=now)
         case State.SHADOW:
-            asked = _of(findings, Question.FRESHNESS, Question.SHADOW)
+            asked = _of(findings, Question.CONTRACT, Question.FRESHNESS, Question.SHADOW)
             return _decide_stage(rollout, plan, asked, now=now)
         case State.CANARY:
             asked = _of(findings, Question.FRESHNESS, Question.ASSIGNMENT, Question.EXPOSURE)
@@ -226,7 +226,7 @@ def _warnings(findings: Iterable[Finding]) -> list[Finding]:
 #: Questions that must have been answered before a stage may be left.
 REQUIRED: Mapping[State, frozenset[Question]] = {
     State.GATES: frozenset({Question.CONTRACT}),
-    State.SHADOW: frozenset({Question.FRESHNESS, Question.SHADOW}),
+    State.SHADOW: frozenset({Question.CONTRACT, Question.FRESHNESS, Question.SHADOW}),
     State.CANARY: frozenset({Question.FRESHNESS, Question.ASSIGNMENT, Question.EXPOSURE}),
     State.LABELS: frozenset({Question.FRESHNESS, Question.ASSIGNMENT, Question.PROMOTION}),
 }
@@ -254,8 +254,7 @@ def _decide_stage(rollout: Rollout, plan: Plan, asked: Sequence[Finding], *, now
 def _passed(rollout: Rollout, plan: Plan, asked: Sequence[Finding]) -> Decision:
     noun = "finding" if len(asked) == 1 else "findings"
     reason = f"{rollout.state}: {len(asked)} {noun}, all PASS"
-    following = plan.stages[rollout.stage + 1 :]
-    if plan.segment is None or not all(isinstance(stage, Approval | Promotion) for stage in following):
+    if rollout.stage + 1 < len(plan.stages):
         return Decision(Action.ADVANCE, reason)
     return Decision(Action.ASK, f"{reason}, on segment {plan.segment!r}; promotion needs a plan for all segments")
 
@@ -428,13 +427,7 @@ def _target(rollout: Rollout, plan: Plan, decision: Decision) -> tuple[State, in
         case Action.ADVANCE if rollout.state is State.AWAITING_DECISION:
             return state_of(plan.stages[rollout.stage]), rollout.stage
         case Action.ADVANCE if rollout.stage + 1 < len(plan.stages):
-            following = plan.stages[rollout.stage + 1]
-            if plan.segment is not None and isinstance(following, Promotion):
-                raise RefusedError(
-                    f"rollout {rollout.id}: tried on segment {plan.segment!r} alone, promotion would serve it to"
-                    " everybody; promotion needs a plan for all segments"
-                )
-            return state_of(following), rollout.stage + 1
+            return state_of(plan.stages[rollout.stage + 1]), rollout.stage + 1
         case Action.ADVANCE:
             raise RefusedError(f"rollout {rollout.id}: no stage follows {rollout.state}")
         case unreachable:

@@ -20,17 +20,17 @@ def publish_page(rollout_id: str) -> None:
     now = here.clock.now()
     rollout = here.store.rollout(rollout_id)
     plan = here.store.plan(rollout.plan_id)
-    looks = here.store.looks(rollout_id)
+    looks, entries = here.store.looks(rollout_id), here.store.entries(rollout_id)
     names = release_names()
     stage = plan.stage_names()[rollout.stage]
     create_markdown_artifact(
         key=f"rollout-{rollout_id}",
-        markdown=page(rollout, plan, looks, here.store.entries(rollout_id), names, now=now),
+        markdown=page(rollout, plan, looks, entries, names, now=now),
         description=f"{names[rollout.challenger]}: {rollout.state}",
     )
     create_markdown_artifact(
         key=f"rollout-{rollout_id}-{stage}",
-        markdown=stage_report(rollout, plan, looks, now=now),
+        markdown=stage_report(rollout, plan, looks, entries, now=now),
         description=f"{names[rollout.challenger]}: findings of stage {stage}",
     )
 

@@ -77,7 +77,7 @@ PLAN: dict[str, Any] = {
     "evidence": {"max_age": "6 h"},
     "lease": "12 h",
     "on_deadline": "ask",
-    "approvers": {"needed": 1, "roles": ["risk-owner"]},
+    "approvers": {"roles": ["risk-owner"]},
 }
 
 MODEL = b"tree\n"

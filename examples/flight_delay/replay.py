@@ -2,7 +2,7 @@
 
 Event time moves in strides and is kept in a file that every part of the control plane reads as its clock. A stride
 ends when the watch has judged it and no rollout is in the middle of a move: in compressed time the seconds that a
-control plane needs would otherwise be days. When the watch stays silent for longer than `patience_s`, time goes on
+control plane needs would otherwise be days. When nothing happens for longer than `patience_s`, time goes on
 without it, as real time would, and the lease ends whatever was being tried.
 """
 
@@ -142,7 +142,7 @@ def _await_control_plane(store: Store, router: InProcessRouter, *, now: datetime
             r.state in (State.AWAITING_APPROVAL, State.AWAITING_DECISION) for r in store.rollouts(DECISION_POINT)
         )
         if not has_question and monotonic() - silent_since > patience_s:
-            _print(f"{format_time(now)} the watch is silent, going on without it")
+            _print(f"{format_time(now)} the control plane does not act, going on without it")
             return
         sleep(_POLL_S)
     router.refresh(now=now)
@@ -159,7 +159,7 @@ def main() -> None:
     parser.add_argument("--start", type=parse_time, default=START)
     parser.add_argument("--end", type=parse_time, default=parse_time("2013-12-01T00:00:00+00:00"))
     parser.add_argument("--stride-h", type=float, default=12.0, help="event hours between two looks")
-    parser.add_argument("--patience-s", type=float, default=30.0, help="seconds to wait for a silent watch")
+    parser.add_argument("--patience-s", type=float, default=60.0, help="seconds to wait for a control plane that does not act")
     given = parser.parse_args()
     replay(
         open_plant(Path(settings_path(os.environ)), os.environ),

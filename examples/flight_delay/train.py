@@ -224,7 +224,14 @@ def _evaluate(recipe: Recipe, booster: lgb.Booster, holdout: Extract) -> dict[st
         },
         "dataset_digest": holdout.digest(),
         "metrics": {name: round(value, 6) for name, value in metrics.items()},
+        # whoever loads the artifact can check that it still answers as it did here
+        "examples": [_example(recipe, row, score) for row, score in zip(holdout.matrix[:20], scores[:20], strict=True)],
     }
+
+
+def _example(recipe: Recipe, row: NDArray[np.float64], score: float) -> dict[str, Any]:
+    features = {n: None if np.isnan(v) else float(v) for n, v in zip(recipe.columns, row, strict=True)}
+    return {"features": features, "score": float(score)}
 
 
 def _manifest(

@@ -114,15 +114,17 @@ def probe_here(release: Release, location: Path) -> Finding:
     examples = report.get("examples") or []
     if not examples:
         return _finding(Verdict.ERROR, "the evaluation report has no examples to score; add some with their scores")
-    worst = 0.0
+    differences = []
     low, high = release.output.range
     for example in examples:
         vector = {name: math.nan if value is None else value for name, value in example["features"].items()}
         score = scorer.score(vector)
         if not (math.isfinite(score) and low <= score <= high):
             return _finding(Verdict.FAIL, f"an example scores {score:g}, the contract says {low:g} to {high:g}")
-        worst = max(worst, abs(score - example["score"]))
-    is_same = worst <= TOLERANCE
+        differences.append(abs(score - example["score"]))
+    # A NaN is no difference that is small, and max() may pass it over.
+    is_same = all(difference <= TOLERANCE for difference in differences)
+    worst = max(differences)
     reason = (
         f"loaded, {len(examples)} examples score as reported"
         if is_same

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, assert_never
 
 from seatrial.errors import SeatrialError
@@ -13,9 +14,11 @@ from seatrial.gates.finding import Finding, Question
 from seatrial.gates.freshness import freshness
 from seatrial.gates.guardrails import exposure, harm, promotion, warnings
 from seatrial.gates.shadow import shadow
+from seatrial.ledger import Record
 from seatrial.plan import Canary, Gates, Shadow
 from seatrial.ports import Scope
 from seatrial.rollout import State
+from seatrial.units import format_duration, format_time
 from seatrial.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -24,6 +27,10 @@ if TYPE_CHECKING:
     from seatrial.plan import Plan
     from seatrial.ports import Ports
     from seatrial.rollout import Rollout
+
+
+#: Kind of the record that a rollback target was loaded, or was not.
+TARGET_PROBED = "target.probed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +45,7 @@ def judge(ports: Ports, rollout: Rollout, plan: Plan, *, now: datetime) -> Judge
     """Return what the gates of the present stage find; a question that could not be asked is verdict ERROR."""
     match rollout.state:
         case State.GATES:
-            return Judged(Evidence(), _contract(ports, rollout, plan))
+            return Judged(Evidence(), _contract(ports, rollout, plan, now=now))
         case State.SHADOW | State.CANARY | State.LABELS | State.AWAITING_APPROVAL | State.PROMOTING:
             return _judge_logs(ports, rollout, plan, now=now)
         case State.CHAMPION if rollout.deadline is not None:
@@ -58,7 +65,7 @@ def judge(ports: Ports, rollout: Rollout, plan: Plan, *, now: datetime) -> Judge
             assert_never(unreachable)
 
 
-def _contract(ports: Ports, rollout: Rollout, plan: Plan) -> tuple[Finding, ...]:
+def _contract(ports: Ports, rollout: Rollout, plan: Plan, *, now: datetime) -> tuple[Finding, ...]:
     stage = plan.stages[rollout.stage]
     bounds = stage.bounds if isinstance(stage, Gates) else ()
     challenger = ports.store.release(rollout.challenger)
@@ -66,7 +73,7 @@ def _contract(ports: Ports, rollout: Rollout, plan: Plan) -> tuple[Finding, ...]
     return (
         *contract(challenger.release, champion.release, bounds=bounds),
         *_probe(ports, rollout.challenger, "challenger"),
-        *_probe(ports, rollout.champion, "rollback target"),
+        *_probe_target(ports, rollout, now=now),
     )
 
 
@@ -81,6 +88,37 @@ def _probe(ports: Ports, release_id: str, role: str) -> list[Finding]:
     return [Finding(f.question, f"{f.subject} · {role}", f.verdict, f.reason, f.numbers) for f in found]
 
 
+def _probe_target(ports: Ports, rollout: Rollout, *, now: datetime) -> list[Finding]:
+    """Probe the rollback target and record what was found, so that its age is known when the canary is to begin."""
+    found = _probe(ports, rollout.champion, "rollback target")
+    record = Record(
+        now,
+        TARGET_PROBED,
+        "probe",
+        rollout.decision_point,
+        rollout.id,
+        f"{rollout.id}/target-probed/{format_time(now)}",
+        {"release_id": rollout.champion, "findings": [finding.document() for finding in found]},
+    )
+    ports.store.append([record])
+    return found
+
+
+def _recent_target(ports: Ports, rollout: Rollout, plan: Plan, *, now: datetime) -> list[Finding]:
+    """Return PASS when the rollback target loaded recently enough, or what a probe finds now."""
+    gates = plan.stages[0]
+    max_age = gates.probe_max_age if isinstance(gates, Gates) else timedelta(0)
+    for entry in reversed(ports.store.entries(rollout.id)):
+        record = entry.record
+        passed = record.kind == TARGET_PROBED and all(
+            finding["verdict"] == Verdict.PASS.name for finding in record.body["findings"]
+        )
+        if passed and now - record.at <= max_age:
+            reason = f"rollback target loaded {format_duration(now - record.at)} ago"
+            return [Finding(Question.CONTRACT, "load · rollback target", Verdict.PASS, reason)]
+    return _probe_target(ports, rollout, now=now)
+
+
 def _judge_logs(ports: Ports, rollout: Rollout, plan: Plan, *, now: datetime) -> Judged:
     scope = Scope(rollout.decision_point, rollout.id, rollout.champion, rollout.challenger, rollout.created_at)
     try:
@@ -91,7 +129,10 @@ def _judge_logs(ports: Ports, rollout: Rollout, plan: Plan, *, now: datetime) ->
             (Finding(Question.FRESHNESS, "decision log", Verdict.ERROR, f"the logs could not be read: {error}"),),
         )
     fresh = freshness(evidence, max_age=plan.evidence.max_age, now=now)
-    return Judged(evidence, (fresh, *_about(rollout, plan, evidence)))
+    found = (fresh, *_about(rollout, plan, evidence))
+    if rollout.state is State.SHADOW:
+        found = (*found, *_recent_target(ports, rollout, plan, now=now))
+    return Judged(evidence, found)
 
 
 def _about(rollout: Rollout, plan: Plan, evidence: Evidence) -> tuple[Finding, ...]:

@@ -44,7 +44,10 @@ def _target_problems(ports: Ports, release: Release) -> list[Problem]:
     target = release.rollback_target
     champions = ports.store.champions()
     if target is None:
-        if (serving := champions.get(release.decision_point)) in (None, release.id):
+        serving = champions.get(release.decision_point)
+        # A first release stays registered after another one was promoted over it.
+        is_known = release.id in {each.release.id for each in ports.store.releases(release.decision_point)}
+        if serving is None or is_known:
             return []
         return [
             Problem(

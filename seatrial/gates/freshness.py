@@ -19,7 +19,10 @@ def freshness(evidence: Evidence, *, max_age: timedelta, now: datetime) -> Findi
     if evidence.newest is None:
         return Finding(Question.FRESHNESS, "decision log", Verdict.ERROR, "the decision log holds no decision")
     age = now - evidence.newest
-    numbers: dict[str, float | int | str | None] = {"newest": format_time(evidence.newest), "age_s": age.total_seconds()}
+    numbers: dict[str, float | int | str | None] = {
+        "newest": format_time(evidence.newest),
+        "age_s": age.total_seconds(),
+    }
     if age > max_age:
         return Finding(
             Question.FRESHNESS,

@@ -9,6 +9,7 @@ from builders import (
     DAY,
     HOUR,
     POINT,
+    STAGES,
     T0,
     World,
     a_finding,
@@ -88,7 +89,7 @@ def test_every_entity_comes_back_as_it_was_stored(store, tmp_path):
     assert store.releases() == store.releases(POINT) == [registered]
     assert store.releases("elsewhere") == []
 
-    plan = a_plan(segment="commuter")
+    plan = a_plan(segment="commuter", stages=STAGES[:5])
     store.add_plan(plan, now=T0)
     assert store.plan(plan.id) == plan
 

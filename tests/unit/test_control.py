@@ -550,7 +550,7 @@ def test_a_snapshot_that_was_published_meanwhile_is_not_recorded_as_observed(tmp
 
 
 def test_a_plan_for_a_segment_tries_it_alone_and_ends_with_a_question(world):
-    plan = a_plan(segment="commuter")
+    plan = a_plan(segment="commuter", stages=STAGES[:5])
     rollout, now = world.advance_to(State.CANARY, plan)
     snapshot = world.store.snapshot(POINT)
     assert (snapshot.segment, dict(snapshot.when)) == ("commuter", {"carrier": ("OO", "YV")})
@@ -700,7 +700,7 @@ def test_a_rollout_that_does_not_fit_is_refused_and_nothing_is_written(world):
         (None, elsewhere, "is for 'elsewhere'"),
         (world.champion, a_plan(), "champion of 'flight-delay' already"),
         (third, a_plan(), "rollback_target is the present champion"),
-        (None, a_plan(segment="nowhere"), "segment 'nowhere'"),
+        (None, a_plan(segment="nowhere", stages=STAGES[:5]), "segment 'nowhere'"),
         (risky, no_approval, "high risk needs"),
     ]
     for release, plan, why in cases:

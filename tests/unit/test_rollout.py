@@ -295,22 +295,15 @@ def test_an_approval_before_the_first_canary_has_no_share():
 
 
 def test_a_plan_for_a_segment_ends_with_a_question_and_never_promotes():
-    plan = a_plan(segment="commuter")
+    plan = a_plan(segment="commuter", stages=STAGES[:5])
     decision = decide(in_stage(State.LABELS), plan, passing(State.LABELS), now=T0 + DAY)
     assert decision.action is Action.ASK
     assert "promotion needs a plan for all segments" in decision.reason
     assert move(in_stage(State.LABELS), plan, decision, now=T0 + DAY).state is State.AWAITING_DECISION
 
 
-def test_nobody_can_approve_the_promotion_of_what_was_tried_on_a_segment_alone():
-    plan = a_plan(segment="commuter")
-    yes = decide(awaiting(State.AWAITING_APPROVAL), plan, [], now=T0, answer=an_answer())
-    with pytest.raises(RefusedError, match="promotion needs a plan for all segments"):
-        move(awaiting(State.AWAITING_APPROVAL), plan, yes, now=T0)
-
-
 def test_a_plan_for_a_segment_goes_on_while_a_canary_or_labels_follow():
-    plan = a_plan(segment="commuter")
+    plan = a_plan(segment="commuter", stages=STAGES[:5])
     for state in (State.GATES, State.SHADOW, State.CANARY):
         assert decide(in_stage(state), plan, passing(state), now=T0 + 2 * DAY).action is Action.ADVANCE
 
