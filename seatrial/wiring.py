@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydantic import Field
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
 from seatrial.adapters.clock import ReplayClock, WallClock
 from seatrial.adapters.duckdb import ParquetLogs
 from seatrial.adapters.scoring import SubprocessProbe
 from seatrial.adapters.sql import SqlStore
 from seatrial.documents import Checked, Name, Text, check, load_yaml
+from seatrial.errors import InvalidDocumentError, Problem
 from seatrial.ports import Ports
 
 if TYPE_CHECKING:
@@ -64,7 +66,12 @@ def open_plant(path: Path, environment: Mapping[str, str]) -> Plant:
     settings = check(load_yaml(path), Settings)
     base = path.resolve().parent
     url = environment.get(DATABASE_VARIABLE) or settings.database or f"sqlite:///{base / 'seatrial.sqlite'}"
-    store = SqlStore(url)
+    try:
+        store = SqlStore(url)
+    except (ArgumentError, NoSuchModuleError) as error:
+        where = f"{path} database, or the environment variable {DATABASE_VARIABLE}"
+        remedy = "write it like postgresql+psycopg://user@host/name"
+        raise InvalidDocumentError([Problem(where, "found text that is no database URL", remedy)]) from error
     store.create_tables()
     clock: Clock = WallClock() if settings.replay_clock is None else ReplayClock(base / settings.replay_clock)
     ports = Ports(

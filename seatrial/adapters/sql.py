@@ -173,6 +173,8 @@ BEATS = sa.Table(
     sa.Column("at", AwareTime, nullable=False),
 )
 
+#: Seconds after which an unreachable database counts as one that does not answer: a kill must not hang.
+CONNECT_TIMEOUT_S = 5
 #: Columns that a move writes; every other column of a rollout is fixed when it is opened.
 _MOVING = ("state", "stage", "entered_at", "deadline", "reason", "version", "evidence_digest", "flow_run_id")
 
@@ -181,7 +183,9 @@ class SqlStore:
     """Everything a `Store` keeps, in the tables above."""
 
     def __init__(self, url: str) -> None:
-        self._engine = sa.create_engine(url, pool_pre_ping=True)
+        is_remote = sa.make_url(url).get_backend_name() == "postgresql"
+        patience = {"connect_timeout": CONNECT_TIMEOUT_S} if is_remote else {}
+        self._engine = sa.create_engine(url, pool_pre_ping=True, connect_args=patience)
         if self._engine.dialect.name == "sqlite":
             sa.event.listen(self._engine, "connect", _wait_for_other_writers)
             sa.event.listen(self._engine, "begin", _take_write_lock_at_once)

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 #: Seconds between two looks.
 _PAUSE_S = 0.5
 #: States in which a release is on its way out.
-_LEAVING = (State.ROLLING_BACK, State.ROLLBACK_INCOMPLETE)
 #: States in which it is out: seen on the routers, or never let in.
 OUT = (State.ROLLED_BACK, State.REJECTED)
 
@@ -43,18 +42,6 @@ def routers_of(store: Store, decision_point: str) -> Routers:
         number,
         tuple(report for report in reports if report.number >= number),
         tuple(report for report in reports if report.number < number),
-    )
-
-
-def leaving(store: Store, decision_point: str, release_id: str | None = None) -> Rollout | None:
-    """Return the rollout that is being taken out of `decision_point` already, so that nothing is rolled back twice."""
-    return next(
-        (
-            rollout
-            for rollout in reversed(store.rollouts(decision_point))
-            if rollout.state in _LEAVING and release_id in (None, rollout.challenger)
-        ),
-        None,
     )
 
 

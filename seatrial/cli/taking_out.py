@@ -8,7 +8,7 @@ import typer
 
 from seatrial.cli import views
 from seatrial.cli.exits import ExitCode
-from seatrial.cli.following import OUT, follow_out, leaving, routers_of
+from seatrial.cli.following import OUT, follow_out, routers_of
 from seatrial.cli.lookup import find_release, titles
 from seatrial.cli.options import (
     ActorOption,
@@ -41,10 +41,8 @@ def kill(
     """Take a release out of service at once, wherever it is tried or serves; needs no Prefect."""
     with opened(settings) as plant:
         found = find_release(plant.store, release).release
-        rollout = leaving(plant.store, found.decision_point, found.id)
-        if rollout is None:
-            now = plant.clock.now()
-            rollout = ending.kill(plant.ports, found.id, reason=reason, actor=actor, now=now)
+        now = plant.clock.now()
+        rollout = ending.kill(plant.ports, found.id, reason=reason, actor=actor, now=now)
         _see_out(plant, rollout, actor=actor, wait_s=wait_s, as_json=as_json)
 
 
@@ -59,10 +57,8 @@ def rollback(
 ) -> None:
     """End the active rollout of a decision point, or without one demote its champion; needs no Prefect."""
     with opened(settings) as plant:
-        rollout = leaving(plant.store, decision_point)
-        if rollout is None:
-            now = plant.clock.now()
-            rollout = ending.roll_back_decision_point(plant.ports, decision_point, reason=reason, actor=actor, now=now)
+        now = plant.clock.now()
+        rollout = ending.roll_back_decision_point(plant.ports, decision_point, reason=reason, actor=actor, now=now)
         _see_out(plant, rollout, actor=actor, wait_s=wait_s, as_json=as_json)
 
 

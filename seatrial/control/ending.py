@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from seatrial.control.moving import roll_back
 from seatrial.errors import ConflictError, NotFoundError, RefusedError
-from seatrial.rollout import FINAL, Rollout, State
+from seatrial.rollout import FINAL, RETURNING, Rollout, State
 from seatrial.units import short
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from seatrial.ports import Ports
 
 #: States from which nothing is left to take out.
-_OUT = FINAL | {State.SUPERSEDED, State.ROLLING_BACK, State.ROLLBACK_INCOMPLETE}
+_OUT = FINAL | RETURNING | {State.SUPERSEDED}
 #: A rollback outranks whoever moves the rollout at the same moment.
 _ATTEMPTS = 5
 
@@ -23,10 +23,13 @@ _ATTEMPTS = 5
 def kill(ports: Ports, release_id: str, *, reason: str, actor: str, now: datetime) -> Rollout:
     """Take one release out of service wherever it is tried or serves; its champion returns.
 
+    Asked again before every router was seen without it, returns the rollout that is on its way out.
     Raises NotFoundError for an unknown release, RefusedError when it is out already or has nothing to return to.
     """
     release = ports.store.release(release_id).release
     rollouts = [r for r in ports.store.rollouts(release.decision_point) if r.challenger == release.id]
+    if returning := [r for r in rollouts if r.state in RETURNING]:
+        return returning[-1]
     serving = [r for r in rollouts if r.state not in _OUT]
     if serving:
         return _insist(ports, serving[-1].id, reason=reason, actor=actor, now=now)
@@ -39,12 +42,17 @@ def kill(ports: Ports, release_id: str, *, reason: str, actor: str, now: datetim
 
 
 def roll_back_decision_point(ports: Ports, decision_point: str, *, reason: str, actor: str, now: datetime) -> Rollout:
-    """End the active rollout of `decision_point`, or without one demote its champion to the release before."""
+    """End the active rollout of `decision_point`, or without one demote its champion to the release before.
+
+    While a rollback is on its way, that one is returned: asked twice, it does not take out a second release.
+    """
     champions = ports.store.champions()
     if decision_point not in champions:
         raise NotFoundError.of("decision point", decision_point, champions)
     rollouts = ports.store.rollouts(decision_point)
-    active = [r for r in rollouts if r.is_active and r.state not in _OUT]
+    if returning := [r for r in rollouts if r.state in RETURNING]:
+        return returning[-1]
+    active = [r for r in rollouts if r.is_active]
     promoted = [r for r in rollouts if r.state is State.CHAMPION]
     if not active and not promoted:
         raise RefusedError(

@@ -103,7 +103,7 @@ def _procedure(ports: Ports, rollout: Rollout, plan: Plan, *, now: datetime) -> 
     """Return the decision in states that wait for routers rather than for evidence, or None in all others."""
     match rollout.state:
         case State.PROMOTING if is_observed(ports, rollout.decision_point, now=now):
-            return Decision(Action.PROMOTE, f"every live router serves {rollout.challenger}; {rollout.reason}")
+            return Decision(Action.PROMOTE, f"seen on every live router; {rollout.reason}")
         case State.ROLLING_BACK | State.ROLLBACK_INCOMPLETE if is_observed(ports, rollout.decision_point, now=now):
             return Decision(Action.ADVANCE, rollout.reason)
         case State.ROLLING_BACK if now >= rollout.entered_at + plan.lease:

@@ -321,6 +321,7 @@ def test_of_two_watches_at_once_one_rolls_back_and_neither_breaks(worlds):
     one, _ = worlds
     rollout, now = one.advance_to(State.CANARY)
     now += HOUR
+    one.router.refresh(now=now)
     for world in worlds:
         world.evidence.says = evidence_at(now, ratio=3.0)
     got = in_threads(*(lambda w=world: watch(w.ports, now=now) for world in worlds))

@@ -71,8 +71,6 @@ def test_the_digest_does_not_depend_on_the_order_of_the_counts(evidence, rng):
     assert again.digest == evidence.digest
 
 
-# -- a look at random logs against a count by hand
-
 MATURITY = 36 * HOUR
 PLAN = a_plan(
     guardrails=[
@@ -184,16 +182,16 @@ def logs(draw):
             copy["action_recommended"] = draw(st.sampled_from([None, "none", "rebook"]))
             copy["action_taken"] = None
             decisions += [copy] * draw(st.sampled_from([1, 1, 2]))
-        for _ in range(draw(st.integers(0, 3))):
-            labels.append(
-                {
-                    "decision_id": draw(st.sampled_from([row["decision_id"], row["decision_id"], "unknown"])),
-                    "name": draw(st.sampled_from(["late", "refund", "other"])),
-                    "value": draw(st.sampled_from([0.0, 1.0, 2.0, 10.0])),
-                    "fact_at": row["ts"],
-                    "arrived_at": row["ts"] + draw(DELAYS),
-                }
-            )
+        labels += [
+            {
+                "decision_id": draw(st.sampled_from([row["decision_id"], row["decision_id"], "unknown"])),
+                "name": draw(st.sampled_from(["late", "refund", "other"])),
+                "value": draw(st.sampled_from([0.0, 1.0, 2.0, 10.0])),
+                "fact_at": row["ts"],
+                "arrived_at": row["ts"] + draw(DELAYS),
+            }
+            for _ in range(draw(st.integers(0, 3)))
+        ]
     return Logs(decisions, labels)
 
 

@@ -34,9 +34,6 @@ def guardrail(name, **changes):
     return a_plan(guardrails=guardrails)
 
 
-# -- nothing is evidence of nothing
-
-
 def test_no_evidence_answers_no_question_with_a_pass():
     nothing = Evidence()
     findings = [
@@ -76,9 +73,6 @@ def test_findings_of_nothing_can_be_written_to_the_ledger():
     assert canonical([f.document() for f in found])
 
 
-# -- freshness
-
-
 @pytest.mark.parametrize(
     ("age", "verdict"),
     [
@@ -90,9 +84,6 @@ def test_findings_of_nothing_can_be_written_to_the_ledger():
 )
 def test_evidence_older_than_the_plan_allows_is_an_error(age, verdict):
     assert freshness(Evidence(newest=T0 - age), max_age=MAX_AGE, now=T0).verdict is verdict
-
-
-# -- assignment
 
 
 @pytest.mark.parametrize(("lost", "verdict"), [(0.0, Verdict.PASS), (0.05, Verdict.FAIL), (1.0, Verdict.FAIL)])
@@ -111,9 +102,6 @@ def test_the_shares_of_several_epochs_are_not_pooled():
         assigned={(3, Arm.CHALLENGER): 1_000, (3, Arm.CHAMPION): 1_000},
     )
     assert assignment(both, alpha=0.005).verdict is Verdict.PASS
-
-
-# -- harm and warnings
 
 
 def test_proven_harm_fails_and_names_its_numbers():
@@ -166,9 +154,6 @@ def test_a_warning_fires_before_harm_is_proven():
     assert verdicts(harm(likely, STANDARD))["wrong-decision"] is Verdict.INCONCLUSIVE
 
 
-# -- exposure and promotion
-
-
 @pytest.mark.parametrize(
     ("ratio", "units", "rules_out_double", "rules_out_margin"),
     [(1.0, 100_000, True, True), (1.0, 100, False, False), (1.4, 100_000, True, False), (2.2, 100_000, False, False)],
@@ -215,8 +200,6 @@ def test_an_epoch_of_another_rollouts_guardrail_does_not_count():
     assert {f.verdict for f in harm(replace(evidence, cells=others), STANDARD)} == {Verdict.INCONCLUSIVE}
 
 
-# -- shadow
-
 STAGE = STANDARD.stages[SHADOW]
 GOOD = ShadowTally(units=5_000, compared=5_000, flipped=100)
 
@@ -241,8 +224,6 @@ def shadow_verdicts(**changes):
 def test_a_shadow_passes_when_few_calls_fail_and_few_actions_change(changes, failures, flips):
     assert shadow_verdicts(**changes) == {"shadow failures": failures, "flipped actions": flips}
 
-
-# -- contract
 
 CHAMPION = a_release("champion")
 BOUND = Bound(metric="log_loss", at_most=0.6)

@@ -74,7 +74,7 @@ PLAN = Plan.model_validate(
         "evidence": {"max_age": "6 h"},
         "lease": "12 h",
         "on_deadline": "ask",
-        "approvers": {"needed": 1, "roles": ["risk-owner"]},
+        "approvers": {"roles": ["risk-owner"]},
     }
 )
 #: Where each state is met in the plan above.

@@ -180,9 +180,6 @@ def test_a_segment_has_its_own_cut_offs(served):
     assert row["segment"] == "commuter"
 
 
-# -- loading
-
-
 def test_an_artifact_that_is_not_the_declared_one_is_never_loaded(tmp_path):
     release = a_release()
     with pytest.raises(UnavailableError, match="restore the artifact"):
@@ -198,9 +195,6 @@ def test_a_format_that_is_code_is_refused_before_it_is_opened(tmp_path):
     release = a_release(model={"artifact": "model.txt", "digest": digest_bytes(content), "format": "pickle"})
     with pytest.raises(RefusedError, match="expected lightgbm-text"):
         scoring.load_scorer(release, tmp_path)
-
-
-# -- probing
 
 
 @pytest.fixture(scope="module")
