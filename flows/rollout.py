@@ -51,7 +51,11 @@ def _answered(progress: Progress) -> Progress:
     attempt = 0
     while True:
         attempt += 1
-        asked = put_question(progress.rollout_id)
+        try:
+            asked = put_question(progress.rollout_id)
+        except RefusedError:
+            # It left the state that asks while the run was starting: there is nothing to answer any more.
+            return take_step(progress.rollout_id)
         form = UndecidedForm if Choice.CONTINUE in asked.choices else ApprovalForm
         text = f"{objection}\n\n{asked.text}".strip()
         key = f"ask-{progress.version}-{attempt}"

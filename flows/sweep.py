@@ -6,7 +6,7 @@ from time import monotonic, sleep
 
 from prefect import flow
 
-from tasks.watch import look_at_rollouts, tend
+from tasks.watch import end_finished, look_at_rollouts, tend
 
 
 @flow(name="sweep", flow_run_name="watch")
@@ -21,6 +21,7 @@ def sweep(for_s: float = 50.0, every_s: float = 10.0) -> None:
     while True:
         for due in look_at_rollouts():
             tend(due)
+        end_finished()
         if monotonic() >= ends_at:
             return
         sleep(every_s)

@@ -157,6 +157,9 @@ class Looks(Protocol):
     def looks(self, rollout_id: str) -> Sequence[Look]:
         """Return the looks of a rollout, oldest first."""
 
+    def last_look(self, rollout_id: str) -> Look | None:
+        """Return the newest look of a rollout; None when there is none."""
+
     def evidence(self, digest: str) -> Mapping[str, object]:
         """Return stored evidence as plain data; raises NotFoundError."""
 

@@ -8,13 +8,21 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 from prefect import get_client, task
+from prefect.client.schemas.filters import (
+    FlowFilter,
+    FlowFilterName,
+    FlowRunFilter,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+)
+from prefect.client.schemas.objects import StateType
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Scheduled
 
 from seatrial.control.ending import kill
 from seatrial.control.watching import evaluate_labels, may_restart, watch
 from seatrial.errors import RefusedError
-from seatrial.rollout import State
+from seatrial.rollout import FINAL, State
 from tasks.plant import OPTIONS, plant
 
 if TYPE_CHECKING:
@@ -58,6 +66,24 @@ def tend(due: Due) -> str:
         except ObjectNotFound:
             return _give_up(due, "its flow run was deleted")
         return _tend(client, run, due)
+
+
+@task(name="End what has its verdict", **OPTIONS)
+def end_finished() -> list[str]:
+    """Start every sleeping flow run whose rollout has ended, so that it ends too, and return those runs."""
+    ended = {
+        rollout.flow_run_id
+        for rollout in plant().store.rollouts()
+        if rollout.state in FINAL | {State.CHAMPION, State.SUPERSEDED}
+    }
+    paused = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.PAUSED])))
+    with get_client(sync_client=True) as client:
+        of_rollouts = FlowFilter(name=FlowFilterName(any_=["rollout"]))
+        runs = client.read_flow_runs(flow_filter=of_rollouts, flow_run_filter=paused)
+        stale = [run for run in runs if str(run.id) in ended]
+        for run in stale:
+            _start_again(client, run, "its rollout has ended")
+    return [str(run.id) for run in stale]
 
 
 def _tend(client: SyncPrefectClient, run: FlowRun, due: Due) -> str:

@@ -104,8 +104,8 @@ def _is_moving(store: Store, rollout: Rollout) -> bool:
     if rollout.state in (State.AWAITING_APPROVAL, State.AWAITING_DECISION):
         return True
     if rollout.state in (State.SHADOW, State.CANARY, State.LABELS):
-        looks = store.looks(rollout.id)
-        return bool(looks) and looks[-1].at > rollout.entered_at and looks[-1].action is not Action.HOLD
+        last = store.last_look(rollout.id)
+        return last is not None and last.at > rollout.entered_at and last.action is not Action.HOLD
     return False
 
 

@@ -172,6 +172,10 @@ class MemoryStore:
         """Return the looks of a rollout, oldest first."""
         return [look for (name, _), look in sorted(self._looks.items()) if name == rollout_id]
 
+    def last_look(self, rollout_id: str) -> Look | None:
+        """Return the newest look of a rollout; None when there is none."""
+        return next(reversed(self.looks(rollout_id)), None)
+
     def evidence(self, digest: str) -> Mapping[str, object]:
         """Return stored evidence as plain data; raises NotFoundError."""
         try:

@@ -408,18 +408,13 @@ class SqlStore:
     def looks(self, rollout_id: str) -> Sequence[Look]:
         """Return the looks of a rollout, oldest first."""
         query = sa.select(LOOKS).where(LOOKS.c.rollout_id == rollout_id).order_by(LOOKS.c.at)
-        return [
-            Look(
-                row.rollout_id,
-                row.at,
-                Action(row.action),
-                row.reason,
-                row.share,
-                row.evidence_digest,
-                tuple(_finding(document) for document in json.loads(row.findings)),
-            )
-            for row in self._rows(query)
-        ]
+        return [_look(row) for row in self._rows(query)]
+
+    def last_look(self, rollout_id: str) -> Look | None:
+        """Return the newest look of a rollout; None when there is none."""
+        query = sa.select(LOOKS).where(LOOKS.c.rollout_id == rollout_id).order_by(LOOKS.c.at.desc()).limit(1)
+        rows = self._rows(query)
+        return _look(rows[0]) if rows else None
 
     def evidence(self, digest: str) -> Mapping[str, object]:
         """Return stored evidence as plain data; raises NotFoundError."""
@@ -567,6 +562,11 @@ def _rollout(row: sa.Row[Any]) -> Rollout:
 def _entry(row: sa.Row[Any]) -> Entry:
     record = Record(row.at, row.kind, row.actor, row.decision_point, row.rollout_id, row.key, json.loads(row.body))
     return Entry(row.number, record, row.previous, row.hash)
+
+
+def _look(row: sa.Row[Any]) -> Look:
+    findings = tuple(_finding(document) for document in json.loads(row.findings))
+    return Look(row.rollout_id, row.at, Action(row.action), row.reason, row.share, row.evidence_digest, findings)
 
 
 def _finding(document: Mapping[str, Any]) -> Finding:

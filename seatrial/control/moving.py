@@ -74,7 +74,7 @@ def step(
     if decision.action is not Action.ROLL_BACK:
         decision = _procedure(ports, rollout, plan, now=now) or decision
     is_move = decision.action is not Action.HOLD and (decision.action in may or rollout.state not in _LEFT_TO_THE_FLOW)
-    if judged.findings:
+    if judged.findings and (is_move or _is_worth_keeping(ports, rollout, plan, decision, now=now)):
         ports.store.add_look(_look(rollout, plan, judged, decision, now=now))
     if not is_move:
         _renew(ports, rollout, plan, judged, now=now)
@@ -86,6 +86,14 @@ def step(
     return Outcome(after, decision, judged, is_moved=True)
 
 
+def _is_worth_keeping(ports: Ports, rollout: Rollout, plan: Plan, decision: Decision, *, now: datetime) -> bool:
+    """Return whether a look says something that the last kept one does not, or time enough has passed for a plot."""
+    last = ports.store.last_look(rollout.id)
+    return last is None or last.action is not decision.action or now - last.at >= plan.lease / LOOKS_PER_LEASE
+
+
+#: How many looks without news are kept in the time of one lease: a plot needs points, the database not every one.
+LOOKS_PER_LEASE = 12
 #: States in which only the rollout's own flow advances; in the others any caller finishes the procedure.
 _LEFT_TO_THE_FLOW = frozenset(
     {

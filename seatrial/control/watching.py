@@ -59,6 +59,9 @@ def _watch_one(ports: Ports, rollout: Rollout, *, now: datetime, actor: str) -> 
         outcome = step(ports, rollout.id, now=now, actor=actor, may=WATCH)
     except ConflictError:
         return None  # somebody else moved it while this watch looked; the next round sees it as it is then
+    except Exception as error:  # noqa: BLE001 edge of a service: one rollout that cannot be judged must not end the
+        # watch over the others; its lease is not renewed, so that its champion returns by itself
+        return Watched(rollout, is_due=False, reason=f"could not be judged: {error}")
     is_waiting = outcome.decision.action is Action.HOLD and not outcome.is_moved
     return Watched(outcome.rollout, is_due=not is_waiting, reason=outcome.decision.reason)
 

@@ -22,7 +22,7 @@ from builders import (
 from seatrial.adapters.memory import MemoryStore
 from seatrial.adapters.router import InProcessRouter
 from seatrial.adapters.sql import LEDGER, METADATA, SNAPSHOTS, SqlStore
-from seatrial.control.ending import roll_back_decision_point
+from seatrial.control.ending import kill, roll_back_decision_point
 from seatrial.control.watching import watch
 from seatrial.errors import ConflictError, NotFoundError, TamperedError, UnavailableError
 from seatrial.evidence import Evidence
@@ -355,7 +355,10 @@ def test_a_rollback_of_the_champion_ends_its_challenger_in_every_store(store, tm
     assert (second.state, world.share) == (State.CANARY, 0.05)
     roll_back_decision_point(world.ports, POINT, reason="second is bad", actor="on-call", now=now)
     assert world.store.rollout(second.id).state is State.ROLLING_BACK
-    roll_back_decision_point(world.ports, POINT, reason="first too", actor="on-call", now=now)
+    # Asked again, the decision point's rollback is the one on its way; the champion itself is taken out by name.
+    again = roll_back_decision_point(world.ports, POINT, reason="again", actor="on-call", now=now)
+    assert again.id == second.id
+    kill(world.ports, promoted.challenger, reason="first too", actor="on-call", now=now)
     assert world.store.rollout(promoted.id).state is State.ROLLING_BACK
     assert dict(store.champions()) == {POINT: world.champion}
     for _ in range(2):

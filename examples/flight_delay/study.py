@@ -1,0 +1,425 @@
+"""Replay whole rollouts of the example in one process, many times, and count how they end.
+
+Nothing that decides is replaced: gates, state machine, routing and control plane are those of production, on a store in
+memory and an injected clock. Only the logs are counted faster: every flight is scored once by both releases, and each
+replay draws by its own salt whose answer counts.
+"""
+
+from __future__ import annotations
+
+import argparse
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from examples.flight_delay.data import between, load_flights, load_weather
+from examples.flight_delay.features import build_store
+from examples.flight_delay.scorer import load
+from examples.flight_delay.train import train
+from seatrial.adapters.memory import MemoryStore
+from seatrial.adapters.router import InProcessRouter
+from seatrial.control.moving import step
+from seatrial.control.opening import register, start
+from seatrial.evidence import Arm, Cell, Epoch, Evidence, ShadowTally, Tally
+from seatrial.gates.finding import Finding, Question
+from seatrial.plan import Source, load_plan
+from seatrial.ports import Commit, Ports
+from seatrial.release import load_release
+from seatrial.rollout import FINAL, Answer, Choice, Rollout, State
+from seatrial.routing import RoutingSnapshot, slot_of
+from seatrial.verdict import Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from io import TextIOBase
+
+    import pandas as pd
+    from numpy.typing import NDArray
+
+    from examples.flight_delay.features import FeatureStore
+    from seatrial.plan import Condition, Guardrail, Plan
+    from seatrial.ports import Registered, Scope
+    from seatrial.release import Release
+
+    Flags = NDArray[np.bool_]
+    Integers = NDArray[np.int64]
+    Texts = NDArray[np.str_]
+
+PLANS = Path(__file__).parents[2] / "config" / "flight_delay"
+ATTRIBUTES = ("carrier", "origin", "dest")
+#: Event time between two looks, as in the replay of the demonstration.
+STRIDE = timedelta(hours=12)
+#: The longest way through a plan of the example, deadlines and watch together, is shorter.
+HORIZON = timedelta(days=110)
+#: When a label that never comes arrives.
+_NEVER = np.iinfo(np.int64).max
+_APPROVER = "risk-owner"
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One challenger against one champion: what is replayed."""
+
+    name: str
+    challenger: str  #: name of a recipe
+    champion: str  #: name of a recipe; the same as the challenger for a copy under another id
+    plan: str  #: file in `PLANS`
+    start: datetime
+
+
+TRIALS = (
+    Trial("better", "better", "champion", "plan.yaml", datetime(2013, 4, 1, tzinfo=UTC)),
+    Trial("harmful", "harmful", "better", "plan.yaml", datetime(2013, 6, 1, tzinfo=UTC)),
+    Trial("copy", "better", "better", "plan.yaml", datetime(2013, 6, 1, tzinfo=UTC)),
+    Trial("undecidable", "undecidable", "better", "plan-small-segment.yaml", datetime(2013, 8, 1, tzinfo=UTC)),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """What all replays of one trial share: releases, plan, and every flight with both answers to it."""
+
+    trial: Trial
+    plan: Plan
+    releases: Sequence[tuple[Release, Path]]  #: with their files, each after its rollback target
+    champion: Release
+    challenger: Release
+    unit_keys: Sequence[str]
+    at: Integers  #: scheduled departure, µs since 1970, ascending
+    arrives: Integers  #: arrival of the label, µs since 1970; `_NEVER` for diverted flights
+    late: NDArray[np.float64]  #: the label; NaN for diverted flights
+    attributes: Mapping[str, Texts]
+    actions: Texts  #: of the champion and of the challenger, shape (2, flights)
+
+
+class Study:
+    """The flights of the year and the four trained releases."""
+
+    def __init__(self, folder: Path) -> None:
+        self.manifests = train(folder)
+        self._flights = load_flights()
+        self._features: FeatureStore = build_store(self._flights, load_weather())
+
+    def scene(self, trial: Trial) -> Scene:
+        """Return the flights of `trial`, scored once by its champion and once by its challenger."""
+        flights = between(self._flights, trial.start, trial.start + HORIZON)
+        champion = load_release(self.manifests[trial.champion])
+        challenger = load_release(self.manifests[trial.challenger])
+        if challenger.id == champion.id:
+            head = challenger.release.model_copy(update={"version": f"{challenger.version}-copy"})
+            challenger = challenger.model_copy(update={"release": head, "rollback_target": champion.id})
+        first = load_release(self.manifests["champion"])
+        located = {
+            release.id: (release, self.manifests[name].parent)
+            for name, release in (("champion", first), (trial.champion, champion), (trial.challenger, challenger))
+        }
+        scored = [self._actions(champion, trial.champion, flights), self._actions(challenger, trial.challenger, flights)]
+        return Scene(
+            trial=trial,
+            plan=load_plan(PLANS / trial.plan),
+            releases=tuple(located.values()),
+            champion=champion,
+            challenger=challenger,
+            unit_keys=flights["unit_key"].tolist(),
+            at=_microseconds(flights["scheduled_at"]),
+            arrives=_microseconds(flights["label_arrives_at"]),
+            late=flights["late"].to_numpy(),
+            attributes={name: flights[name].to_numpy(dtype=np.str_) for name in ATTRIBUTES},
+            actions=np.array(scored),
+        )
+
+    def _actions(self, release: Release, recipe: str, flights: pd.DataFrame) -> list[str]:
+        scorer = load(self.manifests[recipe])
+        scores = scorer.score_all(self._features.matrix(flights["unit_key"].tolist(), scorer.columns))
+        units = zip(*(flights[name].tolist() for name in ATTRIBUTES), strict=True)
+        return [
+            release.decide(score, release.segments.segment_of(dict(zip(ATTRIBUTES, unit, strict=True)))).action
+            for score, unit in zip(scores.tolist(), units, strict=True)
+        ]
+
+
+def _microseconds(times: pd.Series[pd.Timestamp]) -> Integers:
+    known = times.notna().to_numpy()
+    return np.where(known, times.dt.as_unit("us").to_numpy(dtype="datetime64[us]").astype(np.int64), _NEVER)
+
+
+class ReplayedLogs:
+    """What the logs would say of the flights served so far; the same counts as `ParquetLogs` on the same rows.
+
+    Assumption: each unit is decided once, every call is answered, and each label arrives once or never, as in the
+    example's data.
+    """
+
+    def __init__(self, scene: Scene) -> None:
+        if any(guardrail.only_when for guardrail in scene.plan.guardrails):
+            raise ValueError(f"plan {scene.plan.name!r}: found only_when; expected guardrails that count every unit")
+        self._scene = scene
+        flights = len(scene.unit_keys)
+        self._served = 0
+        self._held: list[RoutingSnapshot] = []  #: one for each number, in the order of time
+        self._epoch = np.zeros(flights, dtype=np.int64)  #: index into `_held`
+        self._arm = np.zeros(flights, dtype=np.int64)  #: 1 where the challenger answers
+        self._is_compared = np.zeros(flights, dtype=np.bool_)
+        self._is_shadowed = np.zeros(flights, dtype=np.bool_)
+        answered = {"label": scene.late, "outcome": np.full(flights, "ok")}
+        self._bad = {
+            guardrail.name: np.array(
+                [_holds(guardrail.bad_when, {**answered, "action": actions}) for actions in scene.actions]
+            )
+            for guardrail in scene.plan.guardrails
+        }
+        self._slices = {
+            column: _places(scene.attributes[column], values) for column, values in scene.plan.slices.items()
+        }
+
+    def serve_until(self, end: datetime, snapshot: RoutingSnapshot) -> None:
+        """Decide every flight scheduled before `end` by `snapshot`, whose lease is checked at each flight's time."""
+        part = slice(self._served, int(np.searchsorted(self._scene.at, _since_1970(end), side="left")))
+        if not self._held or self._held[-1].number != snapshot.number:
+            self._held.append(snapshot)
+        takes_part = np.ones(part.stop - part.start, dtype=np.bool_)
+        for column, values in snapshot.when.items():
+            takes_part &= np.isin(self._scene.attributes[column][part], values)
+        lease_until = 0 if snapshot.lease_until is None else _since_1970(snapshot.lease_until)
+        is_tried = takes_part & (self._scene.at[part] < lease_until) & (snapshot.slots > 0)
+        chosen = np.flatnonzero(is_tried) + part.start
+        slots = [slot_of(snapshot.salt, self._scene.unit_keys[index]) for index in chosen.tolist()]
+        self._epoch[part] = len(self._held) - 1
+        self._arm[part] = int(snapshot.fallback == snapshot.challenger)
+        self._arm[chosen] = np.array(slots, dtype=np.int64) < snapshot.slots
+        self._is_compared[part] = is_tried & (snapshot.share < 1.0)
+        self._is_shadowed[part] = takes_part & snapshot.shadow
+        self._served = part.stop
+
+    def exposed(self, until: datetime) -> int:
+        """Return the units of the comparison that the challenger answered before `until`."""
+        answered = self._is_compared & (self._arm == 1) & (self._scene.at < _since_1970(until))
+        return int(answered.sum())
+
+    def look(self, plan: Plan, scope: Scope, *, now: datetime) -> Evidence:
+        """Return the counts of `scope` among the flights served so far, with the labels that arrived by `now`."""
+        seen = slice(0, int(np.searchsorted(self._scene.at[: self._served], _since_1970(now), side="right")))
+        is_of_rollout = np.array([held.rollout_id == scope.rollout_id for held in self._held], dtype=np.bool_)
+        in_scope = (self._scene.at[seen] >= _since_1970(scope.since)) & is_of_rollout[self._epoch[seen]]
+        rows = np.flatnonzero(in_scope & self._is_compared[seen])
+        numbers = [self._held[index].number for index in np.unique(self._epoch[rows])]
+        return Evidence(
+            newest=_moment(int(self._scene.at[seen.stop - 1])) if seen.stop else None,
+            epochs={held.number: Epoch(held.share, held.stage) for held in self._held if held.number in numbers},
+            cells=self._cells(plan, rows, now=_since_1970(now)),
+            assigned=self._assigned(rows),
+            shadow=self._shadow(np.flatnonzero(in_scope & self._is_shadowed[seen])),
+        )
+
+    def _assigned(self, rows: Integers) -> dict[tuple[int, Arm], int]:
+        counts = np.bincount(self._groups(rows), minlength=2 * len(self._held))
+        return {(self._held[g // 2].number, _ARMS[g % 2]): int(counts[g]) for g in np.flatnonzero(counts).tolist()}
+
+    def _cells(self, plan: Plan, rows: Integers, *, now: int) -> dict[Cell, Tally]:
+        cells: dict[Cell, Tally] = {}
+        for guardrail in plan.guardrails:
+            code = self._code(guardrail, rows, now=now)
+            cells |= self._tallies(guardrail, code, rows, None, (None,))
+            for column in guardrail.slices:
+                cells |= self._tallies(guardrail, code, rows, column, plan.slices[column])
+        return cells
+
+    def _code(self, guardrail: Guardrail, rows: Integers, *, now: int) -> Integers:
+        """Return for each unit the sum of the `_BITS` that hold."""
+        bad = self._bad[guardrail.name][self._arm[rows], rows]
+        if guardrail.source is not Source.LABEL or guardrail.maturity is None:
+            return np.where(bad, sum(_BITS), _MATURED + _LABELLED)
+        arrives = self._scene.arrives[rows]
+        closes = self._scene.at[rows] + round(guardrail.maturity.total_seconds() * 1e6)
+        matured = closes <= now
+        is_within = matured & (arrives <= closes)
+        return (
+            _BAD * (bad & (arrives <= now))
+            + _MATURED * matured
+            + _MATURED_BAD * (is_within & bad)
+            + _LABELLED * is_within
+        )
+
+    def _tallies(
+        self, guardrail: Guardrail, code: Integers, rows: Integers, column: str | None, values: Sequence[str | None]
+    ) -> dict[Cell, Tally]:
+        size = len(values) + 1  # the last place is that of undeclared values
+        place = 0 if column is None else self._slices[column][rows]
+        grouped = (self._groups(rows) * size + place) * _CODES + code
+        counts = np.bincount(grouped, minlength=2 * len(self._held) * size * _CODES)
+        table = counts.reshape(-1, size, _CODES) @ _COUNTED
+        return {
+            Cell(guardrail.name, column, value, self._held[group // 2].number, _ARMS[group % 2]): Tally(
+                *table[group, index].tolist()
+            )
+            for index, value in enumerate(values)
+            for group in np.flatnonzero(table[:, index, 0]).tolist()
+        }
+
+    def _groups(self, rows: Integers) -> Integers:
+        return self._epoch[rows] * 2 + self._arm[rows]
+
+    def _shadow(self, rows: Integers) -> ShadowTally:
+        flipped = self._scene.actions[0, rows] != self._scene.actions[1, rows]
+        return ShadowTally(units=rows.size, compared=rows.size, flipped=int(flipped.sum()))
+
+
+_ARMS = (Arm.CHAMPION, Arm.CHALLENGER)
+_BITS = _BAD, _MATURED, _MATURED_BAD, _LABELLED = 1, 2, 4, 8
+_CODES = 16
+#: What a unit of each code adds to the fields of a `Tally`.
+_COUNTED = np.array([[1, *(int(code & bit > 0) for bit in _BITS)] for code in range(_CODES)], dtype=np.int64)
+
+
+def _holds(conditions: Sequence[Condition], columns: Mapping[str, NDArray[np.generic]]) -> Flags:
+    """Return where a condition holds; the plans of the example ask for values, not for bounds."""
+    each = [
+        np.logical_and.reduce([np.isin(columns[term.column], term.values) for term in condition.terms])
+        for condition in conditions
+    ]
+    return np.asarray(np.logical_or.reduce(each), dtype=np.bool_)
+
+
+def _places(column: Texts, values: Sequence[str]) -> Integers:
+    """Return the index of each unit's value in `values`, and their number for any other value."""
+    places = np.full(column.size, len(values), dtype=np.int64)
+    for index, value in enumerate(values):
+        places[column == value] = index
+    return places
+
+
+def _since_1970(moment: datetime) -> int:
+    return (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
+
+
+def _moment(microseconds: int) -> datetime:
+    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=microseconds)
+
+
+class LoadsAlways:
+    """A probe for releases that were trained a moment ago by this process."""
+
+    def probe(self, registered: Registered) -> Sequence[Finding]:
+        """Return PASS."""
+        return [Finding(Question.CONTRACT, "load", Verdict.PASS, f"{registered.release.name} was trained here")]
+
+
+class Replay:
+    """One rollout of a scene, with the salt of one seed."""
+
+    def __init__(self, scene: Scene, *, seed: int) -> None:
+        self.scene = scene
+        self.now = scene.trial.start
+        self.logs = ReplayedLogs(scene)
+        self.store = MemoryStore()
+        self.ports = Ports(self.store, self.logs, LoadsAlways(), {_APPROVER: frozenset({"risk-owner"})})
+        self._open()
+        self.router = InProcessRouter("replay", self.store, scene.plan.decision_point)
+        # The id of a rollout is part of its salt, and the request part of its id.
+        self.rollout = start(
+            self.ports,
+            scene.challenger.id,
+            scene.plan,
+            request=f"seed {seed}",
+            requested_by="ml-engineer",
+            now=self.now,
+        )
+
+    def _open(self) -> None:
+        """Register the releases and let the trial's champion serve, as if it had been promoted before."""
+        for release, folder in self.scene.releases:
+            register(self.ports, release, location=folder, now=self.now, actor="ml-engineer")
+        point, champion = self.scene.plan.decision_point, self.scene.champion.id
+        if self.store.champions()[point] != champion:
+            snapshot = RoutingSnapshot(point, 2, champion=champion, fallback=champion)
+            self.store.commit(Commit(records=(), snapshot=snapshot, champion=(point, champion)))
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether it was decided for good, or a person is asked because it could not be."""
+        is_settled = self.rollout.state is State.CHAMPION and self.rollout.deadline is None
+        return is_settled or self.rollout.state in FINAL | {State.AWAITING_DECISION}
+
+    def serve(self) -> None:
+        """Serve one stride of flights by the snapshot that the router holds."""
+        self.now += STRIDE
+        self.logs.serve_until(self.now, self.router.snapshot)
+
+    def settle(self) -> None:
+        """Take every step that is due; the router follows at once and a person approves at once."""
+        is_moved = True
+        while is_moved:
+            answer = _approval(self.rollout) if self.rollout.state is State.AWAITING_APPROVAL else None
+            outcome = step(self.ports, self.rollout.id, now=self.now, actor="study", answer=answer)
+            self.rollout, is_moved = outcome.rollout, outcome.is_moved
+            self.router.refresh(now=self.now)
+
+
+def _approval(rollout: Rollout) -> Answer:
+    return Answer(Choice.APPROVE, _APPROVER, "the evidence rules harm out", rollout.evidence_digest or "")
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How one replay ended."""
+
+    state: State
+    is_promoted: bool  #: it became champion, also when it was demoted later
+    days: float  #: from the start to promotion, or to the end of a rollout that was never promoted
+    exposed: int  #: units that the challenger answered in that time
+    reason: str
+
+
+def play(scene: Scene, *, seed: int) -> Ending:
+    """Return how the rollout of `scene` ends when its units are drawn by `seed`; the same seed, the same ending."""
+    replay = Replay(scene, seed=seed)
+    replay.settle()
+    promoted_at = None
+    while not replay.has_ended and replay.now < scene.trial.start + HORIZON - STRIDE:
+        replay.serve()
+        replay.settle()
+        if promoted_at is None and replay.rollout.state is State.CHAMPION:
+            promoted_at = replay.now
+    until = promoted_at or replay.now
+    return Ending(
+        state=replay.rollout.state,
+        is_promoted=promoted_at is not None,
+        days=(until - scene.trial.start) / timedelta(days=1),
+        exposed=replay.logs.exposed(until),
+        reason=replay.rollout.reason,
+    )
+
+
+def summary(name: str, endings: Sequence[Ending]) -> str:
+    """Return one line of figures about the replays of one trial."""
+    promoted = np.mean([each.is_promoted for each in endings])
+    rolled_back = np.mean([each.state is State.ROLLED_BACK for each in endings])
+    undecided = np.mean([each.state is State.AWAITING_DECISION for each in endings])
+    days = np.quantile([each.days for each in endings], [0.5, 0.95])
+    exposed = np.quantile([each.exposed for each in endings], [0.5, 0.95])
+    return (
+        f"{name:<12} {len(endings):4d} replays: promoted {promoted:6.1%}, rolled back {rolled_back:6.1%},"
+        f" undecided {undecided:6.1%}; days {days[0]:5.1f} (p95 {days[1]:5.1f}),"
+        f" exposed units {exposed[0]:6,.0f} (p95 {exposed[1]:6,.0f})"
+    )
+
+
+def main() -> None:
+    """Print the figures of all trials."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", type=int, default=200, help="replays of each trial")
+    given = parser.parse_args()
+    with TemporaryDirectory() as folder:
+        study = Study(Path(folder))
+        for trial in TRIALS:
+            scene = study.scene(trial)
+            print(summary(trial.name, [play(scene, seed=seed) for seed in range(given.seeds)]), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,3 @@
+from live_stack import live
+
+__all__ = ["live"]
