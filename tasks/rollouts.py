@@ -9,8 +9,9 @@ from pathlib import Path
 
 from prefect import task
 
-from seatrial.control.moving import agree, step
+from seatrial.control.moving import step
 from seatrial.control.opening import start
+from seatrial.control.publishing import agree
 from seatrial.errors import ConflictError, RefusedError
 from seatrial.plan import load_plan
 from seatrial.report import question

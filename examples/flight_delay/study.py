@@ -8,12 +8,11 @@ replay draws by its own salt whose answer counts.
 from __future__ import annotations
 
 import argparse
-from contextlib import redirect_stdout
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -27,7 +26,7 @@ from seatrial.control.moving import step
 from seatrial.control.opening import register, start
 from seatrial.evidence import Arm, Cell, Epoch, Evidence, ShadowTally, Tally
 from seatrial.gates.finding import Finding, Question
-from seatrial.plan import Source, load_plan
+from seatrial.plan import OneOf, Source, load_plan
 from seatrial.ports import Commit, Ports
 from seatrial.release import load_release
 from seatrial.rollout import FINAL, Answer, Choice, Rollout, State
@@ -36,13 +35,12 @@ from seatrial.verdict import Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from io import TextIOBase
 
     import pandas as pd
     from numpy.typing import NDArray
 
     from examples.flight_delay.features import FeatureStore
-    from seatrial.plan import Condition, Guardrail, Plan
+    from seatrial.plan import Guardrail, Plan, Term
     from seatrial.ports import Registered, Scope
     from seatrial.release import Release
 
@@ -90,11 +88,13 @@ class Scene:
     champion: Release
     challenger: Release
     unit_keys: Sequence[str]
-    at: Integers  #: scheduled departure, µs since 1970, ascending
+    scheduled: Integers  #: scheduled departure, µs since 1970, ascending
     arrives: Integers  #: arrival of the label, µs since 1970; `_NEVER` for diverted flights
     late: NDArray[np.float64]  #: the label; NaN for diverted flights
     attributes: Mapping[str, Texts]
     actions: Texts  #: of the champion and of the challenger, shape (2, flights)
+    bad: Mapping[str, Flags]  #: by guardrail, as `actions`; by label, once the label is known
+    places: Mapping[str, Integers]  #: index of the unit's value in each slice column; their number if undeclared
 
 
 class Study:
@@ -118,19 +118,26 @@ class Study:
             release.id: (release, self.manifests[name].parent)
             for name, release in (("champion", first), (trial.champion, champion), (trial.challenger, challenger))
         }
-        scored = [self._actions(champion, trial.champion, flights), self._actions(challenger, trial.challenger, flights)]
+        plan = load_plan(PLANS / trial.plan)
+        late = flights["late"].to_numpy()
+        attributes = {name: flights[name].to_numpy(dtype=np.str_) for name in ATTRIBUTES}
+        actions = np.array(
+            [self._actions(champion, trial.champion, flights), self._actions(challenger, trial.challenger, flights)]
+        )
         return Scene(
             trial=trial,
-            plan=load_plan(PLANS / trial.plan),
+            plan=plan,
             releases=tuple(located.values()),
             champion=champion,
             challenger=challenger,
             unit_keys=flights["unit_key"].tolist(),
-            at=_microseconds(flights["scheduled_at"]),
+            scheduled=_microseconds(flights["scheduled_at"]),
             arrives=_microseconds(flights["label_arrives_at"]),
-            late=flights["late"].to_numpy(),
-            attributes={name: flights[name].to_numpy(dtype=np.str_) for name in ATTRIBUTES},
-            actions=np.array(scored),
+            late=late,
+            attributes=attributes,
+            actions=actions,
+            bad={guardrail.name: _bad(guardrail, actions, late) for guardrail in plan.guardrails},
+            places={column: _places(attributes[column], values) for column, values in plan.slices.items()},
         )
 
     def _actions(self, release: Release, recipe: str, flights: pd.DataFrame) -> list[str]:
@@ -156,8 +163,6 @@ class ReplayedLogs:
     """
 
     def __init__(self, scene: Scene) -> None:
-        if any(guardrail.only_when for guardrail in scene.plan.guardrails):
-            raise ValueError(f"plan {scene.plan.name!r}: found only_when; expected guardrails that count every unit")
         self._scene = scene
         flights = len(scene.unit_keys)
         self._served = 0
@@ -166,27 +171,17 @@ class ReplayedLogs:
         self._arm = np.zeros(flights, dtype=np.int64)  #: 1 where the challenger answers
         self._is_compared = np.zeros(flights, dtype=np.bool_)
         self._is_shadowed = np.zeros(flights, dtype=np.bool_)
-        answered = {"label": scene.late, "outcome": np.full(flights, "ok")}
-        self._bad = {
-            guardrail.name: np.array(
-                [_holds(guardrail.bad_when, {**answered, "action": actions}) for actions in scene.actions]
-            )
-            for guardrail in scene.plan.guardrails
-        }
-        self._slices = {
-            column: _places(scene.attributes[column], values) for column, values in scene.plan.slices.items()
-        }
 
     def serve_until(self, end: datetime, snapshot: RoutingSnapshot) -> None:
         """Decide every flight scheduled before `end` by `snapshot`, whose lease is checked at each flight's time."""
-        part = slice(self._served, int(np.searchsorted(self._scene.at, _since_1970(end), side="left")))
+        part = slice(self._served, int(np.searchsorted(self._scene.scheduled, _since_1970(end), side="left")))
         if not self._held or self._held[-1].number != snapshot.number:
             self._held.append(snapshot)
         takes_part = np.ones(part.stop - part.start, dtype=np.bool_)
         for column, values in snapshot.when.items():
             takes_part &= np.isin(self._scene.attributes[column][part], values)
         lease_until = 0 if snapshot.lease_until is None else _since_1970(snapshot.lease_until)
-        is_tried = takes_part & (self._scene.at[part] < lease_until) & (snapshot.slots > 0)
+        is_tried = takes_part & (self._scene.scheduled[part] < lease_until) & (snapshot.slots > 0)
         chosen = np.flatnonzero(is_tried) + part.start
         slots = [slot_of(snapshot.salt, self._scene.unit_keys[index]) for index in chosen.tolist()]
         self._epoch[part] = len(self._held) - 1
@@ -198,18 +193,18 @@ class ReplayedLogs:
 
     def exposed(self, until: datetime) -> int:
         """Return the units of the comparison that the challenger answered before `until`."""
-        answered = self._is_compared & (self._arm == 1) & (self._scene.at < _since_1970(until))
+        answered = self._is_compared & (self._arm == 1) & (self._scene.scheduled < _since_1970(until))
         return int(answered.sum())
 
     def look(self, plan: Plan, scope: Scope, *, now: datetime) -> Evidence:
         """Return the counts of `scope` among the flights served so far, with the labels that arrived by `now`."""
-        seen = slice(0, int(np.searchsorted(self._scene.at[: self._served], _since_1970(now), side="right")))
+        seen = slice(0, int(np.searchsorted(self._scene.scheduled[: self._served], _since_1970(now), side="right")))
         is_of_rollout = np.array([held.rollout_id == scope.rollout_id for held in self._held], dtype=np.bool_)
-        in_scope = (self._scene.at[seen] >= _since_1970(scope.since)) & is_of_rollout[self._epoch[seen]]
+        in_scope = (self._scene.scheduled[seen] >= _since_1970(scope.since)) & is_of_rollout[self._epoch[seen]]
         rows = np.flatnonzero(in_scope & self._is_compared[seen])
         numbers = [self._held[index].number for index in np.unique(self._epoch[rows])]
         return Evidence(
-            newest=_moment(int(self._scene.at[seen.stop - 1])) if seen.stop else None,
+            newest=_moment(int(self._scene.scheduled[seen.stop - 1])) if seen.stop else None,
             epochs={held.number: Epoch(held.share, held.stage) for held in self._held if held.number in numbers},
             cells=self._cells(plan, rows, now=_since_1970(now)),
             assigned=self._assigned(rows),
@@ -231,25 +226,21 @@ class ReplayedLogs:
 
     def _code(self, guardrail: Guardrail, rows: Integers, *, now: int) -> Integers:
         """Return for each unit the sum of the `_BITS` that hold."""
-        bad = self._bad[guardrail.name][self._arm[rows], rows]
+        bad = self._scene.bad[guardrail.name][self._arm[rows], rows]
         if guardrail.source is not Source.LABEL or guardrail.maturity is None:
             return np.where(bad, sum(_BITS), _MATURED + _LABELLED)
         arrives = self._scene.arrives[rows]
-        closes = self._scene.at[rows] + round(guardrail.maturity.total_seconds() * 1e6)
+        closes = self._scene.scheduled[rows] + round(guardrail.maturity.total_seconds() * 1e6)
         matured = closes <= now
         is_within = matured & (arrives <= closes)
-        return (
-            _BAD * (bad & (arrives <= now))
-            + _MATURED * matured
-            + _MATURED_BAD * (is_within & bad)
-            + _LABELLED * is_within
-        )
+        flags = (bad & (arrives <= now), matured, is_within & bad, is_within)
+        return np.sum([bit * flag for bit, flag in zip(_BITS, flags, strict=True)], axis=0, dtype=np.int64)
 
     def _tallies(
         self, guardrail: Guardrail, code: Integers, rows: Integers, column: str | None, values: Sequence[str | None]
     ) -> dict[Cell, Tally]:
         size = len(values) + 1  # the last place is that of undeclared values
-        place = 0 if column is None else self._slices[column][rows]
+        place = 0 if column is None else self._scene.places[column][rows]
         grouped = (self._groups(rows) * size + place) * _CODES + code
         counts = np.bincount(grouped, minlength=2 * len(self._held) * size * _CODES)
         table = counts.reshape(-1, size, _CODES) @ _COUNTED
@@ -276,13 +267,24 @@ _CODES = 16
 _COUNTED = np.array([[1, *(int(code & bit > 0) for bit in _BITS)] for code in range(_CODES)], dtype=np.int64)
 
 
-def _holds(conditions: Sequence[Condition], columns: Mapping[str, NDArray[np.generic]]) -> Flags:
-    """Return where a condition holds; the plans of the example ask for values, not for bounds."""
-    each = [
-        np.logical_and.reduce([np.isin(columns[term.column], term.values) for term in condition.terms])
-        for condition in conditions
-    ]
-    return np.asarray(np.logical_or.reduce(each), dtype=np.bool_)
+def _bad(guardrail: Guardrail, actions: Texts, late: NDArray[np.float64]) -> Flags:
+    """Return which units are bad, by the release that answers."""
+    if guardrail.only_when:
+        raise ValueError(f"guardrail {guardrail.name!r}: found only_when; expected one that counts every unit")
+    columns = {"label": late, "outcome": np.full(late.size, "ok"), "action": actions}
+    bad = np.zeros(actions.shape, dtype=np.bool_)
+    for condition in guardrail.bad_when:
+        holds = np.ones(actions.shape, dtype=np.bool_)
+        for term in condition.terms:
+            holds &= _is_one_of(term, columns)
+        bad |= holds
+    return bad
+
+
+def _is_one_of(term: Term, columns: Mapping[str, NDArray[Any]]) -> Flags:
+    if not isinstance(term, OneOf):
+        raise TypeError(f"column {term.column!r}: found a bound; expected values, as in the plans of the example")
+    return np.isin(columns[term.column], term.values)
 
 
 def _places(column: Texts, values: Sequence[str]) -> Integers:

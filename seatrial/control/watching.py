@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from seatrial.control.judging import Judged, judge_labels
-from seatrial.control.moving import WATCH, agree, step
+from seatrial.control.moving import WATCH, step
+from seatrial.control.publishing import agree
 from seatrial.errors import ConflictError
 from seatrial.ledger import Record
 from seatrial.rollout import FINAL, Action, Rollout, State

@@ -18,7 +18,7 @@ from builders import DAY, POINT, T0, World, evidence_at
 
 from seatrial.adapters.clock import ReplayClock
 from seatrial.adapters.sql import SqlStore
-from seatrial.control.moving import agree
+from seatrial.control.publishing import agree
 from seatrial.control.watching import watch
 from seatrial.errors import UnavailableError
 from seatrial.rollout import Choice, State

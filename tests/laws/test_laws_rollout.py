@@ -200,9 +200,9 @@ class Life(RuleBasedStateMachine):
         try:
             ended = kill(self.world.ports, rollout.challenger, reason="fire", actor="on-call", now=self.now)
         except RefusedError:
-            assert rollout.state in FINAL | RETURNING | {State.SUPERSEDED}
+            assert rollout.state in FINAL | {State.SUPERSEDED}
         else:
-            assert ended.state in (State.REJECTED, State.ROLLING_BACK)
+            assert ended.state in RETURNING | {State.REJECTED}
             assert self.world.store.snapshot(POINT).challenger != rollout.challenger
 
     @rule()
@@ -210,7 +210,7 @@ class Life(RuleBasedStateMachine):
         try:
             roll_back_decision_point(self.world.ports, POINT, reason="fire", actor="on-call", now=self.now)
         except RefusedError:
-            assert all(r.state in FINAL | RETURNING | {State.SUPERSEDED} for r in self.rollouts())
+            assert all(r.state in FINAL | {State.SUPERSEDED} for r in self.rollouts())
 
     @invariant()
     def no_snapshot_gives_a_challenger_more_than_its_state_allows(self):

@@ -22,9 +22,10 @@ from seatrial.adapters.router import InProcessRouter
 from seatrial.adapters.sql import SqlStore
 from seatrial.control.ending import kill, roll_back_decision_point
 from seatrial.control.judging import judge
-from seatrial.control.moving import WATCH, agree
+from seatrial.control.moving import WATCH
 from seatrial.control.observing import is_observed
 from seatrial.control.opening import register
+from seatrial.control.publishing import agree
 from seatrial.control.watching import RESTARTS, SWEEP, evaluate_labels, is_open, may_restart, watch
 from seatrial.errors import ConflictError, InvalidDocumentError, NotFoundError, RefusedError, UnavailableError
 from seatrial.evidence import Evidence

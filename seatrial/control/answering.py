@@ -1,0 +1,34 @@
+"""Who may answer a question about a rollout."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from seatrial.errors import RefusedError
+from seatrial.rollout import Answer, Choice, Rollout
+
+if TYPE_CHECKING:
+    from seatrial.plan import Plan
+    from seatrial.ports import Ports
+
+
+def require_may_answer(ports: Ports, rollout: Rollout, plan: Plan, answer: Answer) -> None:
+    """Raise RefusedError unless the person who gives `answer` may, and gives a reason; anybody listed may reject."""
+    roles = ports.approvers.get(answer.by)
+    if roles is None:
+        raise RefusedError(
+            f"approver {answer.by!r}: not among the approvers; known: {', '.join(sorted(ports.approvers)) or 'none'}"
+        )
+    if answer.choice is not Choice.REJECT:
+        if not roles & set(plan.approvers.roles):
+            raise RefusedError(
+                f"approver {answer.by!r} has the roles {', '.join(sorted(roles)) or 'none'}; the plan asks for one of"
+                f" {', '.join(plan.approvers.roles)}"
+            )
+        release = ports.store.release(rollout.challenger).release
+        if answer.by in (rollout.requested_by, release.owner.person, release.training.trained_by):
+            raise RefusedError(
+                f"approver {answer.by!r} asked for this rollout or made the release; somebody else must approve"
+            )
+    if not answer.reason.strip():
+        raise RefusedError(f"the answer of {answer.by!r} has no reason; give one, it is kept for ever")
