@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import yaml
 
-from deployments.local import PROJECT, Stack
+from deployments.local import Stack
 from examples.flight_delay.replay import DECISION_POINT, START
 from examples.flight_delay.train import train
 from seatrial.adapters.clock import ReplayClock
@@ -215,7 +215,6 @@ def run(home: Path, *, once: bool) -> int:
     home.mkdir(parents=True)
     is_interactive = sys.stdin.isatty() and not once
     os.environ[SETTINGS_VARIABLE] = str(_settings(home))
-    os.environ["SEATRIAL_PROJECT"] = str(PROJECT)
     with Stack(home) as stack:
         say(f"Prefect UI: {stack.ui_url}")
         stack.deploy()

@@ -149,6 +149,7 @@ class Stack:
         """The variables of `environment` that are this stack's own."""
         return {
             "SEATRIAL_HOME": str(self.home),
+            "SEATRIAL_PROJECT": str(PROJECT),
             "SEATRIAL_DATABASE_URL": self.database_url,
             "NO_PROXY": f"{processes.LOOPBACK},localhost",
             "PREFECT_HOME": str(self.home / "prefect"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
@@ -10,11 +12,18 @@ from prefect.states import Completed
 from flows.waiting import ApprovalForm, UndecidedForm, ask, sleep_until_woken
 from seatrial.errors import RefusedError
 from seatrial.rollout import Answer, Choice
+from seatrial.units import short
 from tasks.pages import publish_page, show_progress
 from tasks.rollouts import Next, Progress, agree_routers, open_rollout, put_question, take_step
 
 
-@flow(name="rollout", flow_run_name="{release} by {plan}")
+def _run_name() -> str:
+    """Return a name that fits where Prefect shows it: the release's first digits and the plan's file."""
+    given = flow_run.parameters
+    return f"{short(given['release'])} by {Path(given['plan']).stem}"
+
+
+@flow(name="rollout", flow_run_name=_run_name)
 def rollout(release: str, plan: str, requested_by: str) -> State[None]:
     """Take a registered release through the stages of a plan, to promotion or back.
 

@@ -44,7 +44,7 @@ class Authority(IntEnum):
 
 
 class RiskTier(StrEnum):
-    """How much harm a wrong release can do; the tier sets how many people must approve it."""
+    """How much harm a wrong release can do; a plan for high must hold an approval."""
 
     LOW = "low"
     MEDIUM = "medium"

@@ -60,6 +60,8 @@ def look_at_rollouts() -> list[Due]:
 @task(name="Tend the flow run", **OPTIONS)
 def tend(due: Due) -> str:
     """Make the flow run of one rollout live up to its state, and return what was done."""
+    if due.state in (State.CHAMPION, State.SUPERSEDED):
+        return "nothing to do: its flow has ended"
     with get_client(sync_client=True) as client:
         try:
             run = client.read_flow_run(UUID(due.flow_run_id))
@@ -88,8 +90,6 @@ def end_finished() -> list[str]:
 
 def _tend(client: SyncPrefectClient, run: FlowRun, due: Due) -> str:
     state = run.state
-    if due.state in (State.CHAMPION, State.SUPERSEDED):
-        return "nothing to do: its flow has ended"
     if state is None or state.is_scheduled():
         return "nothing to do: it starts by itself"
     if state.is_paused():

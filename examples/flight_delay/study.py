@@ -8,8 +8,11 @@ replay draws by its own salt whose answer counts.
 from __future__ import annotations
 
 import argparse
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -52,6 +55,8 @@ PLANS = Path(__file__).parents[2] / "config" / "flight_delay"
 ATTRIBUTES = ("carrier", "origin", "dest")
 #: Event time between two looks, as in the replay of the demonstration.
 STRIDE = timedelta(hours=12)
+#: Processes that replay at the same time.
+WORKERS = 2
 #: The longest way through a plan of the example, deadlines and watch together, is shorter.
 HORIZON = timedelta(days=110)
 #: When a label that never comes arrives.
@@ -234,7 +239,8 @@ class ReplayedLogs:
         matured = closes <= now
         is_within = matured & (arrives <= closes)
         flags = (bad & (arrives <= now), matured, is_within & bad, is_within)
-        return np.sum([bit * flag for bit, flag in zip(_BITS, flags, strict=True)], axis=0, dtype=np.int64)
+        code: Integers = np.sum([bit * flag for bit, flag in zip(_BITS, flags, strict=True)], axis=0, dtype=np.int64)
+        return code
 
     def _tallies(
         self, guardrail: Guardrail, code: Integers, rows: Integers, column: str | None, values: Sequence[str | None]
@@ -397,6 +403,17 @@ def play(scene: Scene, *, seed: int) -> Ending:
     )
 
 
+def play_all(scene: Scene, seeds: Sequence[int]) -> list[Ending]:
+    """Return the ending of `scene` for each of `seeds`, in their order."""
+    # Spawned, for LightGBM has threads by now, and a forked child would wait for them for ever.
+    with ProcessPoolExecutor(WORKERS, mp_context=get_context("spawn")) as pool:
+        return list(pool.map(partial(_play, scene), seeds, chunksize=-(-len(seeds) // WORKERS)))
+
+
+def _play(scene: Scene, seed: int) -> Ending:
+    return play(scene, seed=seed)
+
+
 def summary(name: str, endings: Sequence[Ending]) -> str:
     """Return one line of figures about the replays of one trial."""
     promoted = np.mean([each.is_promoted for each in endings])
@@ -420,7 +437,7 @@ def main() -> None:
         study = Study(Path(folder))
         for trial in TRIALS:
             scene = study.scene(trial)
-            print(summary(trial.name, [play(scene, seed=seed) for seed in range(given.seeds)]), flush=True)
+            print(summary(trial.name, play_all(scene, range(given.seeds))), flush=True)
 
 
 if __name__ == "__main__":

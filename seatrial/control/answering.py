@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from seatrial.errors import RefusedError
@@ -26,9 +27,15 @@ def require_may_answer(ports: Ports, rollout: Rollout, plan: Plan, answer: Answe
                 f" {', '.join(plan.approvers.roles)}"
             )
         release = ports.store.release(rollout.challenger).release
-        if answer.by in (rollout.requested_by, release.owner.person, release.training.trained_by):
+        makers = (rollout.requested_by, release.owner.person, release.training.trained_by)
+        if _plain(answer.by) in map(_plain, makers):
             raise RefusedError(
                 f"approver {answer.by!r} asked for this rollout or made the release; somebody else must approve"
             )
     if not answer.reason.strip():
         raise RefusedError(f"the answer of {answer.by!r} has no reason; give one, it is kept for ever")
+
+
+def _plain(name: str) -> str:
+    """Return `name` as a settings file would write it, so that "Ada Marin" is the approver ada-marin."""
+    return re.sub(r"[^a-z0-9]+", "-", name.casefold()).strip("-")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from seatrial.control.answering import require_may_answer
 from seatrial.control.judging import Judged, judge
-from seatrial.control.observing import is_observed, observe
+from seatrial.control.observing import is_observed, is_taken_up, observe
 from seatrial.control.publishing import next_snapshot, owner_of, renew
 from seatrial.control.recording import decided, look_of, share_records
 from seatrial.ports import Commit
@@ -103,7 +103,7 @@ def _is_worth_keeping(ports: Ports, rollout: Rollout, plan: Plan, decision: Deci
 def _procedure(ports: Ports, rollout: Rollout, plan: Plan, *, now: datetime) -> Decision | None:
     """Return the decision in states that wait for routers rather than for evidence, or None in all others."""
     match rollout.state:
-        case State.PROMOTING if is_observed(ports, rollout.decision_point, now=now):
+        case State.PROMOTING if is_taken_up(ports, rollout.decision_point, rollout.champion, now=now):
             return Decision(Action.PROMOTE, f"seen on every live router; {rollout.reason}")
         case State.ROLLING_BACK | State.ROLLBACK_INCOMPLETE if is_observed(ports, rollout.decision_point, now=now):
             return Decision(Action.ADVANCE, rollout.reason)

@@ -24,6 +24,19 @@ def is_observed(ports: Ports, decision_point: str, *, now: datetime) -> bool:
     return _is_served(present, ports.store.reports(decision_point), now=now)
 
 
+def is_taken_up(ports: Ports, decision_point: str, champion: str, *, now: datetime) -> bool:
+    """Return whether a promotion arrived: some router serves it, and every other one does or serves `champion` alone.
+
+    A router that is gone for good is no reason to wait: by its lease it can serve the champion before only.
+    """
+    present = ports.store.snapshot(decision_point)
+    reports = ports.store.reports(decision_point)
+    return any(report.number >= present.number for report in reports) and all(
+        _is_safe(report, present, now=now) or (_is_alone(report, now=now) and report.fallback == champion)
+        for report in reports
+    )
+
+
 def _is_served(present: RoutingSnapshot, reports: Sequence[RouterReport], *, now: datetime) -> bool:
     return bool(reports) and all(_is_safe(report, present, now=now) for report in reports)
 
@@ -31,8 +44,12 @@ def _is_served(present: RoutingSnapshot, reports: Sequence[RouterReport], *, now
 def _is_safe(report: RouterReport, present: RoutingSnapshot, *, now: datetime) -> bool:
     if report.number >= present.number:
         return True
-    is_alone = report.lease_until is None or report.lease_until <= now
-    return is_alone and report.fallback == present.fallback
+    return _is_alone(report, now=now) and report.fallback == present.fallback
+
+
+def _is_alone(report: RouterReport, *, now: datetime) -> bool:
+    """Return whether the router serves its fallback only, whatever it does not know yet."""
+    return report.lease_until is None or report.lease_until <= now
 
 
 def observe(ports: Ports, decision_point: str, *, now: datetime) -> None:

@@ -62,15 +62,19 @@ def warnings(evidence: Evidence, plan: Plan) -> list[Finding]:
 
 
 def exposure(evidence: Evidence, plan: Plan, *, rule_out: Margin) -> list[Finding]:
-    """Return one finding for each guardrail: PASS when harm beyond `rule_out` is ruled out."""
+    """Return one finding for each guardrail: PASS when harm beyond `rule_out` is ruled out.
+
+    A ratio of early positives is honest while labels arrive; a rate is not, for a unit without its label is no good
+    unit. An absolute margin therefore counts matured units only.
+    """
     return [
         _ruled_out(
             Question.EXPOSURE,
             guardrail,
             evidence.series(guardrail.name),
             margin=rule_out if guardrail.margin.is_relative else guardrail.margin,
-            counted="bad",
-            of="units",
+            counted="bad" if guardrail.margin.is_relative else "matured_bad",
+            of="units" if guardrail.margin.is_relative else "matured",
             alpha=plan.budgets.promote,
         )
         for guardrail in plan.guardrails

@@ -5,6 +5,7 @@ import requests
 from live_stack import until
 
 from seatrial.errors import RefusedError
+from seatrial.evidence import Arm
 from seatrial.ledger import verify
 from seatrial.rollout import State
 
@@ -35,7 +36,7 @@ def test_a_rollout_that_waits_for_a_person_holds_no_process(live, asked):
 
 def test_the_form_shows_the_evidence_as_a_table_and_a_plot(live, asked):
     shown = until(lambda: asked_form(live, asked.run_id), "the form")
-    assert "| verdict |" in shown or "verdict" in shown
+    assert "| verdict |" in shown
     assert "wrong-decision" in shown
     assert "](data:image/png;base64," in shown
 
@@ -69,3 +70,23 @@ def test_an_approval_makes_the_challenger_champion_and_stands_in_the_ledger(live
     ]
     assert live.plant.store.champions()[asked.name] == asked.challenger
     verify(live.plant.store.entries())
+
+
+def test_labels_that_prove_harm_after_promotion_demote_the_champion(live, asked):
+    asked.advance()
+    live.stack.stop_process("sweep")
+    try:
+        asked.wrong[Arm.CHALLENGER] = 0.9
+        asked.advance(is_watched=False)
+        live.api.start("evaluate_labels/evaluate-labels", {})
+        asked.until(State.ROLLING_BACK)
+    finally:
+        live.start_sweep()
+    asked.until(State.ROLLED_BACK)
+    demoted = next(record for record in asked.records if record.body.get("to") == "rolling back")
+    assert demoted.actor == "label evaluation"
+    assert "wrong-decision is worse" in asked.rollout.reason
+    assert live.plant.store.champions()[asked.name] == asked.champion
+    report = until(lambda: live.artifact(f"rollout-{asked.rollout.id}-label-evaluation"), "the labels' report")
+    assert "wrong-decision" in report["data"]
+    assert "FAIL" in report["data"]

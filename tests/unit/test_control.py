@@ -20,6 +20,7 @@ from builders import (
 from seatrial.adapters.memory import MemoryStore
 from seatrial.adapters.router import InProcessRouter
 from seatrial.adapters.sql import SqlStore
+from seatrial.control.answering import _plain
 from seatrial.control.ending import kill, roll_back_decision_point
 from seatrial.control.judging import judge
 from seatrial.control.moving import WATCH
@@ -751,3 +752,27 @@ def test_the_watch_may_do_nothing_but_roll_back():
 
 def test_the_stages_of_these_tests_are_those_of_the_plan():
     assert len(a_plan().stages) == len(STAGES)
+
+
+def test_a_router_that_is_gone_for_good_does_not_hold_up_a_promotion_once_its_lease_is_over(world):
+    rollout, now = world.advance_to(State.PROMOTING)
+    present = world.store.snapshot(POINT)
+    gone = RouterReport("gone", POINT, present.number - 1, now, world.champion, now + HOUR)
+    world.store.report(gone)
+    world.router.refresh(now=now)
+    assert world.step(rollout, now).rollout.state is State.PROMOTING
+    assert world.step(rollout, now + HOUR).rollout.state is State.CHAMPION
+
+
+def test_a_promotion_that_no_router_serves_has_not_arrived(world):
+    rollout, now = world.advance_to(State.PROMOTING)
+    present = world.store.snapshot(POINT)
+    for report in world.store.reports(POINT):
+        silent = RouterReport(report.router, POINT, present.number - 1, now, world.champion, None)
+        world.store.report(silent)
+    assert world.step(rollout, now + 10 * DAY).rollout.state is State.PROMOTING
+
+
+@pytest.mark.parametrize("approver", ["ada-marin", "ada.marin"])
+def test_the_owner_in_the_manifest_is_the_approver_however_the_name_is_written(approver):
+    assert _plain(approver) == _plain("Ada Marin")

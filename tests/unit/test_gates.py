@@ -189,9 +189,15 @@ def test_units_without_a_label_are_not_counted_as_good(arm, labelled, verdict):
 
 def test_promotion_counts_matured_units_alone():
     evidence = evidence_at(T0)
-    unripe = {cell: replace(tally, matured=0, matured_bad=0, labelled=0) for cell, tally in evidence.cells.items()}
-    found = promotion(replace(evidence, cells=unripe), STANDARD)
-    assert {f.verdict for f in found} == {Verdict.INCONCLUSIVE}
+    for matured in (0, 40):
+        unripe = {
+            cell: replace(tally, matured=matured, matured_bad=matured // 20, labelled=matured)
+            for cell, tally in evidence.cells.items()
+        }
+        found = promotion(replace(evidence, cells=unripe), STANDARD)
+        assert {f.verdict for f in found} == {Verdict.INCONCLUSIVE}
+        coverage = 1.0 if matured else 0.0
+        assert {f.numbers["challenger_coverage"] for f in found} == {coverage}
 
 
 def test_an_epoch_of_another_rollouts_guardrail_does_not_count():

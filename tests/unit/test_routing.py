@@ -64,6 +64,12 @@ def test_while_the_lease_lasts_units_go_where_their_slot_says():
         assert (got.share, got.snapshot_no, got.shadow_release_id) == (0.05, 7, None)
 
 
+def test_a_share_of_500_slots_has_the_slots_0_to_499():
+    unit_of = {slot_of(CANARY.salt, f"u{n}"): f"u{n}" for n in range(200_000)}
+    arms = [assign(CANARY, unit_of[slot], {}, now=T0).arm for slot in (0, 499, 500, 9_999)]
+    assert arms == [Arm.CHALLENGER, Arm.CHALLENGER, Arm.CHAMPION, Arm.CHAMPION]
+
+
 @pytest.mark.parametrize("late", [0 * HOUR, HOUR, 1000 * HOUR])
 def test_when_the_lease_is_over_every_unit_goes_to_the_fallback(late):
     everybody = replace(CANARY, slots=10_000)

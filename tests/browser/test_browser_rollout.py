@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import re
+
+import pytest
+from live_stack import until
+
+from deployments.prefect_ui import browse
+from seatrial.rollout import State
+
+
+@pytest.fixture(scope="module")
+def ui(live, require_chromium):
+    with browse(require_chromium, live.stack.ui_url) as ui:
+        yield ui
+
+
+@pytest.fixture(scope="module")
+def point(live):
+    return live.point("browser")
+
+
+def rollout_deployment(live):
+    return next(each["id"] for each in live.deployments if each["name"] == "rollout")
+
+
+def runs_of(live):
+    return {run["id"] for run in live.post("/flow_runs/filter", {"flows": {"name": {"any_": ["rollout"]}}})}
+
+
+def test_a_person_takes_a_rollout_from_the_form_to_promotion(live, ui, point):
+    ui.open_run_form(rollout_deployment(live))
+    before = runs_of(live)
+    ui.submit()
+    ui.rest(2)
+    assert runs_of(live) == before, "a form without a release was sent"
+
+    ui.fill({"release": point.challenger, "plan": str(point.plan), "requested_by": "requester"})
+    ui.submit()
+    ui.page.wait_for_url(re.compile("tab=Runs|/runs/"))
+    point.run_id = until(lambda: runs_of(live) - before, "the run that the form started").pop()
+    point.until_asleep(State.SHADOW)
+    point.drive(State.AWAITING_APPROVAL)
+
+    dialog = ui.open_question(point.run_id)
+    assert dialog.get_by_role("table").count() >= 2
+    ui.expect_pictures(dialog, 3)
+    ui.answer("approve", {"Approver": "approver", "Reason": "read the slices"})
+    dialog.wait_for(state="hidden")
+    point.until(State.CHAMPION)
+    ui.expect_text("Champion")
+
+
+def test_the_page_of_a_rollout_shows_its_plots(live, ui, point):
+    ui.open_artifact(live.artifact(f"rollout-{point.rollout.id}")["id"])
+    ui.expect_text("Decided so far")
+    ui.expect_pictures(ui.page.locator("main"), 3)

@@ -1,0 +1,16 @@
+from __future__ import annotations
+
+
+def test_every_deployment_is_registered_with_its_schedule(live):
+    found = {each["name"]: each for each in live.deployments}
+    assert set(found) == {"rollout", "sweep", "evaluate-labels", "rollback"}
+    assert all(each["entrypoint"].startswith("flows.") for each in found.values())
+    schedules = {name: [s["schedule"] for s in each["schedules"] if s["active"]] for name, each in found.items()}
+    assert schedules["rollout"] == schedules["rollback"] == []
+    assert [schedule["interval"] for schedule in schedules["sweep"]] == [60.0]
+    assert [schedule["cron"] for schedule in schedules["evaluate-labels"]] == ["7 * * * *"]
+
+
+def test_two_watches_never_queue_up(live):
+    sweep = next(each for each in live.deployments if each["name"] == "sweep")
+    assert sweep["concurrency_options"]["collision_strategy"] == "CANCEL_NEW"
