@@ -1,7 +1,7 @@
 # Every step from a fresh checkout; needs a POSIX shell and Python 3.11 to 3.14, and fetches the rest.
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo up test lint browser lock clean
+.PHONY: help env demo up test lint browser screenshots lock clean
 
 BIN := .venv/bin
 TESTS := seatrial deployments tests
@@ -37,6 +37,9 @@ lint: env ## check style, format and types
 
 browser: env ## find Chromium for the browser tests, or install it where apt-get may
 	@$(BIN)/python -m deployments.chromium
+
+screenshots: env browser ## take the pictures of docs/images again
+	@$(BIN)/python -m deployments.screenshots
 
 lock: ## resolve pyproject.toml into requirements.lock, keeping what still fits
 	@deployments/environment.sh lock

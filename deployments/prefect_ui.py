@@ -114,6 +114,10 @@ class PrefectUi:
         """Wait while the window goes on loading and drawing."""
         self.page.wait_for_timeout(1_000.0 * seconds)
 
+    def expect_loaded(self) -> None:
+        """Stay until no grey bar stands where something is still to come."""
+        expect(self.page.locator(".animate-pulse")).to_have_count(0, timeout=_PATIENCE_MS)
+
     def expect_text(self, text: str) -> None:
         """Stay until `text` is shown."""
         expect(self.page.get_by_text(text).first).to_be_visible(timeout=_PATIENCE_MS)

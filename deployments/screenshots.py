@@ -103,6 +103,7 @@ def _page(api: str, run_id: str) -> str:
 
 def _save(ui: PrefectUi, name: str) -> None:
     """Write what the window shows, in 256 colours: a page of text loses nothing and takes a third of the space."""
+    ui.expect_loaded()
     picture = Image.open(io.BytesIO(ui.page.screenshot(animations="disabled")))
     path = IMAGES / f"{name}.png"
     picture.convert("RGB").quantize(256).save(path, optimize=True)

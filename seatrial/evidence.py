@@ -44,6 +44,10 @@ class Tally:
         return Tally(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(Tally)))
 
 
+_NOTHING = Tally()
+_COUNTS = tuple(f.name for f in fields(Tally))
+
+
 class Cell(NamedTuple):
     """Where a tally belongs: one hypothesis, one allocation epoch, one arm."""
 
@@ -112,15 +116,15 @@ class Evidence:
         """Return the counts of one hypothesis as arrays over the epochs, in the order of time."""
         numbers = sorted(self.epochs)
 
-        def counts(name: str, arm: Arm) -> NDArray[np.int64]:
-            tallies = (self.cells.get(Cell(guardrail, column, value, n, arm), Tally()) for n in numbers)
-            return np.array([getattr(tally, name) for tally in tallies], dtype=np.int64)
+        def counts(arm: Arm) -> dict[str, NDArray[np.int64]]:
+            tallies = [self.cells.get(Cell(guardrail, column, value, n, arm), _NOTHING) for n in numbers]
+            return {name: np.array([getattr(t, name) for t in tallies], dtype=np.int64) for name in _COUNTS}
 
         return Series(
             rho=np.array([self.epochs[n].share for n in numbers], dtype=np.float64),
             stage=np.array([self.epochs[n].stage for n in numbers], dtype=np.int64),
-            challenger={f.name: counts(f.name, Arm.CHALLENGER) for f in fields(Tally)},
-            champion={f.name: counts(f.name, Arm.CHAMPION) for f in fields(Tally)},
+            challenger=counts(Arm.CHALLENGER),
+            champion=counts(Arm.CHAMPION),
         )
 
     def assigned_series(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:

@@ -159,7 +159,9 @@ def main() -> None:
     parser.add_argument("--start", type=parse_time, default=START)
     parser.add_argument("--end", type=parse_time, default=parse_time("2013-12-01T00:00:00+00:00"))
     parser.add_argument("--stride-h", type=float, default=12.0, help="event hours between two looks")
-    parser.add_argument("--patience-s", type=float, default=60.0, help="seconds to wait for a control plane that does not act")
+    parser.add_argument(
+        "--patience-s", type=float, default=60.0, help="seconds to wait for a control plane that does not act"
+    )
     given = parser.parse_args()
     replay(
         open_plant(Path(settings_path(os.environ)), os.environ),

@@ -125,11 +125,14 @@ def _harm_finding(hypothesis: Hypothesis, guardrail: Guardrail, series: Series, 
     if hypothesis.slice_column is not None:
         subject = f"{guardrail.name} · {hypothesis.slice_column}={hypothesis.slice_value}"
     verb = "is worse" if is_proven else "is not shown to be worse"
+    # The ratio costs a root search, and there are many quiet slices.
+    is_quiet = hypothesis.slice_column is not None and not is_proven
+    counted = _counts_of(series) if is_quiet else _counted(series)
     return Finding(
         Question.HARM,
         subject,
         Verdict.FAIL if is_proven else Verdict.INCONCLUSIVE,
-        f"{subject} {verb}: {_counted(series)} (E = {_readable(log_e)}, needed {1.0 / hypothesis.alpha:,.0f})",
+        f"{subject} {verb}: {counted} (E = {_readable(log_e)}, needed {1.0 / hypothesis.alpha:,.0f})",
         {**_numbers(series, log_e), "threshold": math.log(1.0 / hypothesis.alpha)},
         is_binding=_is_acted_on(guardrail) and guardrail.consequence is Consequence.ROLL_BACK,
     )
@@ -205,13 +208,15 @@ def _is_acted_on(guardrail: Guardrail) -> bool:
 
 
 def _counted(series: Series) -> str:
+    estimate = kernel.ratio_estimate(series.challenger["bad"], series.champion["bad"], series.rho)
+    ratio = "no ratio yet" if math.isnan(estimate) else f"ratio {estimate:.2f}"
+    return f"{_counts_of(series)}, {ratio}"
+
+
+def _counts_of(series: Series) -> str:
     bad, bad_champion = series.total("bad")
     units, champion_units = series.total("units")
-    estimate = (
-        kernel.ratio_estimate(series.challenger["bad"], series.champion["bad"], series.rho) if units else math.nan
-    )
-    ratio = "no ratio yet" if math.isnan(estimate) else f"ratio {estimate:.2f}"
-    return f"{bad:,} of {units:,} against {bad_champion:,} of {champion_units:,}, {ratio}"
+    return f"{bad:,} of {units:,} against {bad_champion:,} of {champion_units:,}"
 
 
 def _numbers(series: Series, log_e: float) -> dict[str, float | int | str | None]:

@@ -1,8 +1,9 @@
 """Promises of whole rollouts on a year of real flights: 200 replays of each trial, which differ in their salt alone.
 
 The flights and both answers to each are fixed; chance is only in who is drawn for the challenger, which is what the
-guarantees of the plan are about. A budget is an upper limit: its test fails a system that spends exactly the budget
-once in a thousand sets of seeds (`ERROR`, exact binomial). Power is shown from below: a system just at the promised
+guarantees of the plan are about. A budget is an upper limit: no more than that share of the seeds may be hit. A system
+whose true rate is 2 % exceeds 5 % of 200 once in three hundred sets of seeds, one at 10 % stays below once in a
+hundred (exact binomial). Power is shown from below: a system just at the promised
 rate passes once in a thousand sets, and one fails no more often than that when its true rate is 99.1 % where 90 % are
 promised, 99.98 % where 95 % are. The seeds are fixed, so that a test passes always or never.
 """
@@ -21,6 +22,9 @@ from seatrial.evidence import Evidence
 from seatrial.rollout import State
 from seatrial.routing import assign
 
+#: Eight hundred whole rollouts take minutes on a busy machine.
+pytestmark = pytest.mark.timeout(1_800)
+
 ERROR = 1e-3
 SEEDS = range(200)
 #: One look in so many is counted by DuckDB too.
@@ -30,8 +34,8 @@ MICROSECOND = timedelta(microseconds=1)
 
 
 def is_at_most(rate, hits):
-    """Return whether so many hits are compatible with a probability of at most `rate`."""
-    return sum(hits) <= binom.isf(ERROR, len(hits), rate)
+    """Return whether no more than the share `rate` was hit."""
+    return sum(hits) <= rate * len(hits)
 
 
 def is_shown_at_least(rate, hits):

@@ -56,7 +56,7 @@ def test_a_killed_flow_is_started_again_and_repeats_no_act(live, seed):
     killer.start()
     try:
         point.start()
-        point.drive(State.LABELS)
+        point.drive(State.AWAITING_APPROVAL)
     finally:
         killer.is_over.set()
         killer.join()
@@ -66,7 +66,7 @@ def test_a_killed_flow_is_started_again_and_repeats_no_act(live, seed):
     assert len(keys) == len(set(keys))
     decided = [record.body for record in point.records if record.kind == "rollout.decided"]
     assert [body["version"] for body in decided] == list(range(2, point.rollout.version + 1))
-    assert [body["to"] for body in decided] == ["shadow", "canary", "labels"]
+    assert [body["to"] for body in decided] == ["shadow", "canary", "labels", "awaiting approval"]
     assert sum(record.kind == "flow.restarted" for record in point.records) >= 3
     verify(live.plant.store.entries())
     kill(live.plant.ports, point.challenger, reason="the test is over", actor="test", now=live.now)
