@@ -11,7 +11,6 @@ import os
 import pty
 import re
 import shlex
-import signal
 import subprocess
 import sys
 from contextlib import ExitStack, contextmanager
@@ -68,7 +67,7 @@ def _demonstration() -> Iterator[Path]:
     try:
         yield OWN_HOME
     finally:
-        process.send_signal(signal.SIGINT)
+        process.terminate()
         process.wait(_GRACE_S)
         os.close(terminal)
         os.close(asked_at)
@@ -127,12 +126,13 @@ def take(api: str, program: Path) -> None:
         ui.answer("approve", {"Approver": DEMO_APPROVER, "Reason": "Better on every slice that has evidence."})
         # A window that is asleep cannot load what its page asks for.
         _await(lambda: _ended(api, run["id"]), "the end of the run", pause=ui.rest)
+        ui.page.set_viewport_size({"width": SIZE[0], "height": 2250})
         ui.open_artifact(_page(api, run["id"]))
         ui.expect_pictures(ui.page.locator("main"), 3)
         _save(ui, "rollout-page")
         ui.page.set_viewport_size({"width": SIZE[0], "height": SIZE[1]})
         ui.open_runs()
-        ui.expect_text("Completed")
+        ui.expect_text("Champion")
         _save(ui, "runs")
 
 
