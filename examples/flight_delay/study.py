@@ -21,10 +21,10 @@ import numpy as np
 
 from examples.flight_delay.data import between, load_flights, load_weather
 from examples.flight_delay.features import build_store
-from examples.flight_delay.scorer import load
 from examples.flight_delay.train import train
 from seatrial.adapters.memory import MemoryStore
 from seatrial.adapters.router import InProcessRouter
+from seatrial.adapters.scoring import load_scorer
 from seatrial.control.moving import step
 from seatrial.control.opening import register, start
 from seatrial.evidence import Arm, Cell, Epoch, Evidence, ShadowTally, Tally
@@ -146,7 +146,7 @@ class Study:
         )
 
     def _actions(self, release: Release, recipe: str, flights: pd.DataFrame) -> list[str]:
-        scorer = load(self.manifests[recipe])
+        scorer = load_scorer(release, self.manifests[recipe].parent)
         scores = scorer.score_all(self._features.matrix(flights["unit_key"].tolist(), scorer.columns))
         units = zip(*(flights[name].tolist() for name in ATTRIBUTES), strict=True)
         return [

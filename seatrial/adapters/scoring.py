@@ -25,6 +25,8 @@ from seatrial.verdict import Verdict
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from numpy.typing import NDArray
+
     from seatrial.ports import Registered
 
 #: Largest difference between a score now and the one in the evaluation report.
@@ -39,6 +41,9 @@ class Scorer(Protocol):
     def score(self, vector: Mapping[str, float]) -> float:
         """Return the score of one unit; raises KeyError when a column is missing."""
 
+    def score_all(self, matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the scores of many units, one row each, with the columns in the order of `columns`."""
+
 
 class LightGbmScorer:
     """A LightGBM model in its text format."""
@@ -52,7 +57,11 @@ class LightGbmScorer:
     def score(self, vector: Mapping[str, float]) -> float:
         """Return the score of one unit; raises KeyError when a column is missing."""
         row = np.array([[vector[name] for name in self.columns]], dtype=np.float64)
-        return float(np.asarray(self._booster.predict(row, num_threads=1))[0])
+        return float(self.score_all(row)[0])
+
+    def score_all(self, matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the scores of many units, one row each, with the columns in the order of `columns`."""
+        return np.asarray(self._booster.predict(matrix, num_threads=1), dtype=np.float64)
 
 
 def load_scorer(release: Release, location: Path) -> Scorer:

@@ -228,3 +228,51 @@ def test_tallies_of_a_unit_that_is_not_yet_mature_count_it_once(logs):
     write(logs, [a_row(47, arm="challenger")], [a_label(47, arrived_at=NOW)])
     (tally,) = [t for cell, t in look(logs).cells.items() if cell[:2] == ("wrong-decision", None)]
     assert tally == Tally(1, 1)
+
+
+WINDOW = timedelta(hours=36)
+INSTANT = timedelta(microseconds=1)
+
+
+@pytest.mark.parametrize(
+    ("age", "tally"),
+    [
+        (WINDOW - INSTANT, Tally(1, 0, 0, 0, 0)),
+        (WINDOW, Tally(1, 0, 1, 0, 0)),
+        (WINDOW + INSTANT, Tally(1, 0, 1, 0, 0)),
+    ],
+)
+def test_a_unit_matures_exactly_when_its_window_closes(logs, age, tally):
+    write(logs, [a_row(0, ts=NOW - age)])
+    assert only_tally(logs) == tally
+
+
+def only_tally(logs):
+    (tally,) = [t for cell, t in look(logs).cells.items() if cell[:2] == ("wrong-decision", None)]
+    return tally
+
+
+@pytest.mark.parametrize(
+    ("delay", "tally"),
+    [
+        (WINDOW, Tally(1, 1, 1, 1, 1)),
+        (WINDOW + INSTANT, Tally(1, 1, 1, 0, 0)),
+        (2 * DAY + INSTANT, Tally(1, 0, 1, 0, 0)),
+    ],
+)
+def test_a_label_counts_within_the_window_later_for_harm_alone_and_not_before_it_is_there(logs, delay, tally):
+    write(logs, [a_row(0)], [a_label(0, arrived_at=T0 + delay)])
+    assert only_tally(logs) == tally
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "tally"), [(1.0, 0.0, Tally(1, 0, 1, 0, 1)), (0.0, 1.0, Tally(1, 1, 1, 1, 1))]
+)
+def test_of_two_labels_the_last_to_arrive_wins(logs, first, last, tally):
+    write(logs, [a_row(0)], [a_label(0, value=last, arrived_at=T0 + 2 * HOUR), a_label(0, value=first)])
+    assert only_tally(logs) == tally
+
+
+def test_a_label_that_was_corrected_after_the_window_keeps_what_the_window_saw(logs):
+    write(logs, [a_row(0)], [a_label(0, value=0.0), a_label(0, value=1.0, arrived_at=T0 + WINDOW + INSTANT)])
+    assert only_tally(logs) == Tally(1, 1, 1, 0, 1)

@@ -500,6 +500,16 @@ def test_nothing_is_promoted_before_every_router_serves_it(world):
     assert world.step(rollout, now).rollout.state is State.CHAMPION
 
 
+@pytest.mark.parametrize(("fallback", "state"), [("champion", State.CHAMPION), ("another", State.PROMOTING)])
+def test_a_router_that_is_gone_holds_a_promotion_up_unless_it_can_serve_the_champion_alone(world, fallback, state):
+    rollout, now = world.advance_to(State.PROMOTING)
+    world.router.refresh(now=now)
+    served = world.champion if fallback == "champion" else fallback
+    world.store.report(RouterReport("gone", POINT, 3, now, served, now + HOUR))
+    assert world.step(rollout, now).rollout.state is State.PROMOTING
+    assert world.step(rollout, now + HOUR).rollout.state is state
+
+
 def test_harm_outranks_the_routers_that_already_serve_a_promotion(world):
     rollout, now = world.advance_to(State.PROMOTING)
     world.router.refresh(now=now)

@@ -5,8 +5,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from examples.flight_delay import data, features, scorer
+from examples.flight_delay import data, features
 from examples.flight_delay.train import RECIPES, REVIEW_AT_LEAST, train
+from seatrial.adapters.scoring import load_scorer
 from seatrial.errors import NotFoundError, TamperedError
 from seatrial.plan import load_plan
 from seatrial.release import load_release, verify_files
@@ -16,6 +17,10 @@ WEEK_END = WEEK_START + timedelta(days=7)
 #: in a stormy afternoon of that week, nearer to the next observation of the weather than to the last
 CUT = pd.Timestamp("2013-06-13T21:45Z")
 PLANS = sorted((Path(__file__).parents[2] / "config" / "flight_delay").glob("plan*.yaml"))
+
+
+def loaded_from(manifest):
+    return load_scorer(load_release(manifest), manifest.parent)
 
 
 @pytest.fixture(scope="module")
@@ -188,7 +193,7 @@ def test_each_release_rolls_back_to_the_one_before_it_in_service(manifests):
 
 
 def test_one_flight_and_many_flights_get_the_same_score(manifests, store, week):
-    loaded = scorer.load(manifests["better"])
+    loaded = loaded_from(manifests["better"])
     keys = week["unit_key"].tolist()[:50]
     together = loaded.score_all(store.matrix(keys, loaded.columns))
     assert [loaded.score(store.vector(key)) for key in keys] == together.tolist()
@@ -198,7 +203,7 @@ def test_a_missing_feature_is_not_a_zero(manifests, store, week):
     vector = store.vector(week["unit_key"].iloc[0])
     del vector["recent_delay"]
     with pytest.raises(KeyError, match="recent_delay"):
-        scorer.load(manifests["better"]).score(vector)
+        loaded_from(manifests["better"]).score(vector)
 
 
 def test_an_artifact_that_is_not_the_declared_one_is_not_loaded(manifests, tmp_path):
@@ -206,7 +211,7 @@ def test_an_artifact_that_is_not_the_declared_one_is_not_loaded(manifests, tmp_p
     copy.write_bytes(manifests["better"].read_bytes())
     (tmp_path / "model.txt").write_bytes(manifests["better"].with_name("model.txt").read_bytes() + b"\n")
     with pytest.raises(TamperedError, match="expected sha256"):
-        scorer.load(copy)
+        loaded_from(copy)
 
 
 def test_the_harmful_release_looks_as_good_on_its_extract_and_is_worse_in_service(manifests, store, flights):
@@ -215,7 +220,7 @@ def test_the_harmful_release_looks_as_good_on_its_extract_and_is_worse_in_servic
     reviewed_week = data.between(flights, recipe.evaluated_from, recipe.evaluated_until).dropna(subset=["late"])
 
     def acted_on(name, part):
-        loaded = scorer.load(manifests[name])
+        loaded = loaded_from(manifests[name])
         scores = loaded.score_all(store.matrix(part["unit_key"].tolist(), loaded.columns))
         assert ((scores >= 0.0) & (scores <= 1.0)).all()
         assert scores.std() > 0.1
