@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections import Counter
 from pathlib import Path
 
@@ -15,6 +16,19 @@ ORDER = ("doctest", "unit", "laws", "golden", "architecture", "calibration", "in
 
 # Scripts that made the golden numbers need packages that the tests do not.
 collect_ignore_glob = ["golden/make_*.py"]
+
+
+def pytest_configure() -> None:
+    # A program that a shell starts in the background ignores Ctrl-C, and under nohup the end of its terminal, and so
+    # does whatever it starts; tests are about programs that heed them.
+    usual = {
+        signal.SIGINT: signal.default_int_handler,
+        signal.SIGTERM: signal.SIG_DFL,
+        signal.SIGHUP: signal.SIG_DFL,
+    }
+    for number, handler in usual.items():
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, handler)
 
 
 @pytest.fixture(scope="session")
