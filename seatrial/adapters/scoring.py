@@ -108,8 +108,11 @@ class SubprocessProbe:
         if done.returncode != 0:
             last = done.stderr.strip().splitlines()[-1:] or ["no message"]
             return [_finding(Verdict.FAIL, f"the process that loaded it ended with {done.returncode}: {last[0]}")]
-        answer = json.loads(done.stdout)
-        return [_finding(Verdict[answer["verdict"]], answer["reason"], answer["numbers"])]
+        try:
+            answer = json.loads(done.stdout)
+            return [_finding(Verdict[answer["verdict"]], answer["reason"], answer["numbers"])]
+        except (ValueError, KeyError, TypeError):
+            return [_finding(Verdict.ERROR, f"the process that loaded it answered {done.stdout[:80]!r}, not a finding")]
 
 
 def _finding(verdict: Verdict, reason: str, numbers: Mapping[str, Any] | None = None) -> Finding:

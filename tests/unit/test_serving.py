@@ -1,5 +1,6 @@
 import json
 import math
+import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -254,3 +255,11 @@ def test_a_release_that_does_not_load_or_answer_in_time_is_not_a_pass(tmp_path, 
     (broken,) = SubprocessProbe().probe(registered)
     assert broken.verdict is Verdict.FAIL
     assert "TamperedError" in broken.reason
+
+
+@pytest.mark.parametrize("printed", ["", "no finding", "[]", '{"verdict": "FINE", "reason": "", "numbers": {}}'])
+def test_a_probe_that_answers_no_finding_is_an_error(printed, monkeypatch, tmp_path):
+    done = subprocess.CompletedProcess([], 0, stdout=printed, stderr="")
+    monkeypatch.setattr(scoring.subprocess, "run", lambda *_, **__: done)
+    (finding,) = SubprocessProbe().probe(Registered(a_release(), tmp_path, T0))
+    assert finding.verdict is Verdict.ERROR
