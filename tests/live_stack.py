@@ -256,9 +256,9 @@ class Live:
         return answer.json()
 
     def artifact(self, key: str) -> dict[str, Any] | None:
-        """Return the newest artifact of `key`, or None."""
-        answer = requests.get(f"{self.stack.api_url}/artifacts/{key}/latest", timeout=30)
-        return answer.json() if answer.ok else None
+        """Return the newest artifact of `key`, or None; its own id is `latest_id`, `id` is that of the key."""
+        found = self.post("/artifacts/latest/filter", {"artifacts": {"key": {"any_": [key]}}})
+        return found[0] if found else None
 
     def flow_processes(self, run_id: str) -> list[psutil.Process]:
         """Return the live processes of a flow run."""
