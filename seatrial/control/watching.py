@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING
 from seatrial.control.judging import Judged, judge_labels
 from seatrial.control.moving import WATCH, step
 from seatrial.control.publishing import agree
-from seatrial.errors import ConflictError
+from seatrial.errors import ConflictError, UnavailableError
 from seatrial.ledger import Record
 from seatrial.rollout import FINAL, Action, Rollout, State
+from seatrial.units import digest_of, short
+from seatrial.verdict import Verdict
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -60,11 +62,28 @@ def _watch_one(ports: Ports, rollout: Rollout, *, now: datetime, actor: str) -> 
         outcome = step(ports, rollout.id, now=now, actor=actor, may=WATCH)
     except ConflictError:
         return None  # somebody else moved it while this watch looked; the next round sees it as it is then
+    except UnavailableError:
+        raise  # the store itself did not answer, which concerns every rollout: the caller tries again
     except Exception as error:  # noqa: BLE001 edge of a service: one rollout that cannot be judged must not end the
         # watch over the others; its lease is not renewed, so that its champion returns by itself
-        return Watched(rollout, is_due=False, reason=f"could not be judged: {error}")
+        return _unjudged(ports, rollout, f"could not be judged: {type(error).__name__}: {error}", now=now, actor=actor)
     is_waiting = outcome.decision.action is Action.HOLD and not outcome.is_moved
     return Watched(outcome.rollout, is_due=not is_waiting, reason=outcome.decision.reason)
+
+
+def _unjudged(ports: Ports, rollout: Rollout, reason: str, *, now: datetime, actor: str) -> Watched:
+    """Record, once for each reason in one state of the rollout, that nothing could be said about it."""
+    record = Record(
+        now,
+        "rollout.unjudged",
+        actor,
+        rollout.decision_point,
+        rollout.id,
+        f"{rollout.id}/{rollout.version}/unjudged/{short(digest_of(reason))}",
+        {"verdict": Verdict.ERROR.name, "reason": reason},
+    )
+    ports.store.append([record])
+    return Watched(rollout, is_due=False, reason=reason)
 
 
 def may_restart(ports: Ports, rollout: Rollout, *, reason: str, now: datetime) -> bool:

@@ -786,3 +786,17 @@ def test_a_promotion_that_no_router_serves_has_not_arrived(world):
 @pytest.mark.parametrize("approver", ["ada-marin", "ada.marin"])
 def test_the_owner_in_the_manifest_is_the_approver_however_the_name_is_written(approver):
     assert _plain(approver) == _plain("Ada Marin")
+
+
+def test_a_rollout_that_cannot_be_judged_is_recorded_once_and_does_not_end_the_watch(either):
+    rollout, now = either.advance_to(State.CANARY)
+    either.evidence.says = ValueError("a share that is none")
+    lease = either.store.snapshot(POINT).lease_until
+    for hours in (1, 2):
+        (watched,) = watch(either.ports, now=now + hours * HOUR)
+        assert not watched.is_due
+        assert "a share that is none" in watched.reason
+        assert either.store.last_beat(SWEEP) == now + hours * HOUR
+    assert either.store.snapshot(POINT).lease_until == lease
+    unjudged = [e.record for e in either.store.entries(rollout.id) if e.record.kind == "rollout.unjudged"]
+    assert [record.body["verdict"] for record in unjudged] == ["ERROR"]
