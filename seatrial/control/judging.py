@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, assert_never
 
 from seatrial.errors import SeatrialError
 from seatrial.evidence import Evidence
-from seatrial.gates.assignment import assignment
+from seatrial.gates.assignment import assignment, losses
 from seatrial.gates.contract import contract
 from seatrial.gates.finding import Finding, Question
 from seatrial.gates.freshness import freshness
@@ -139,12 +139,18 @@ def _about(rollout: Rollout, plan: Plan, evidence: Evidence) -> tuple[Finding, .
     stage = plan.stages[rollout.stage]
     if isinstance(stage, Shadow):
         return tuple(shadow(evidence.shadow, stage, alpha=plan.budgets.promote))
-    watched = (assignment(evidence, alpha=plan.budgets.srm), *harm(evidence, plan), *warnings(evidence, plan))
+    watched = (*_assigned(evidence, plan), *harm(evidence, plan), *warnings(evidence, plan))
     if isinstance(stage, Canary):
         return (*watched, *exposure(evidence, plan, rule_out=stage.rule_out))
     if rollout.state is State.LABELS:
         return (*watched, *promotion(evidence, plan))
     return watched
+
+
+def _assigned(evidence: Evidence, plan: Plan) -> tuple[Finding, ...]:
+    """Return what is found on assignment: half of the budget on all units, half on labels and slices."""
+    half = plan.budgets.srm / 2
+    return (assignment(evidence, alpha=half), *losses(evidence, plan, alpha=half))
 
 
 def judge_labels(ports: Ports, rollout: Rollout, plan: Plan, *, now: datetime) -> Judged:
@@ -154,7 +160,7 @@ def judge_labels(ports: Ports, rollout: Rollout, plan: Plan, *, now: datetime) -
     return Judged(
         evidence,
         (
-            assignment(evidence, alpha=plan.budgets.srm),
+            *_assigned(evidence, plan),
             *harm(evidence, plan),
             *promotion(evidence, plan),
         ),

@@ -6,11 +6,13 @@ import math
 from typing import TYPE_CHECKING
 
 from seatrial.gates.finding import Finding, Question
+from seatrial.plan import Source
 from seatrial.stats import kernel, srm
 from seatrial.verdict import Verdict
 
 if TYPE_CHECKING:
-    from seatrial.evidence import Evidence
+    from seatrial.evidence import Evidence, Series
+    from seatrial.plan import Plan
 
 
 def assignment(evidence: Evidence, *, alpha: float) -> Finding:
@@ -43,5 +45,50 @@ def assignment(evidence: Evidence, *, alpha: float) -> Finding:
             "expected_challenger_units": expected,
             "log_e": log_e,
             "anytime_p": float(kernel.anytime_p(log_e)),
+        },
+    )
+
+
+def losses(evidence: Evidence, plan: Plan, *, alpha: float) -> list[Finding]:
+    """Return one finding for each slice, and for the labels of each guardrail, that has units at all.
+
+    Units can be lost after assignment: a slice that one arm logs worse, a label join that misses one arm. Each finding
+    gets an equal part of `alpha`. Without units there is none, for a label that has not arrived yet says nothing;
+    promotion asks for label coverage on its own.
+    """
+    asked = [
+        (f"labels · {each.name}", "labelled", evidence.series(each.name))
+        for each in plan.guardrails
+        if each.source is Source.LABEL
+    ]
+    asked += [
+        (f"units · {each.name} · {column}={value}", "units", evidence.series(each.name, column, value))
+        for each in plan.guardrails
+        for column in each.slices
+        for value in plan.slices[column]
+    ]
+    return [
+        _loss(subject, series, counted, alpha=alpha / len(asked))
+        for subject, counted, series in asked
+        if any(series.total(counted))
+    ]
+
+
+def _loss(subject: str, series: Series, counted: str, *, alpha: float) -> Finding:
+    challenger, champion = series.challenger[counted], series.champion[counted]
+    log_e = float(srm.odds_tilt(challenger, champion, series.rho))
+    is_broken = log_e >= math.log(1.0 / alpha)
+    expected = float(((challenger + champion) * series.rho).sum())
+    seen = f"{subject}: {int(challenger.sum()):,} are the challenger's, {expected:,.0f} were expected"
+    return Finding(
+        Question.ASSIGNMENT,
+        subject,
+        Verdict.FAIL if is_broken else Verdict.PASS,
+        f"sample ratio mismatch: {seen}; find the loss before any verdict" if is_broken else seen,
+        {
+            "challenger_units": int(challenger.sum()),
+            "champion_units": int(champion.sum()),
+            "expected_challenger_units": expected,
+            "log_e": log_e,
         },
     )

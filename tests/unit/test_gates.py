@@ -6,7 +6,7 @@ import pytest
 from builders import CANARY, HOUR, PLAN, SHADOW, T0, a_finding, a_plan, a_release, evidence_at
 
 from seatrial.evidence import Arm, Cell, Epoch, Evidence, ShadowTally
-from seatrial.gates.assignment import assignment
+from seatrial.gates.assignment import assignment, losses
 from seatrial.gates.contract import contract
 from seatrial.gates.finding import Question
 from seatrial.gates.freshness import freshness
@@ -91,6 +91,31 @@ def test_units_that_one_arm_lost_break_the_assignment(lost, verdict):
     found = assignment(evidence_at(T0, lost=lost), alpha=0.005)
     assert found.verdict is verdict
     assert found.numbers["expected_challenger_units"] == pytest.approx(0.2 * (100_000 - lost * 20_000))
+
+
+@pytest.mark.parametrize(
+    ("column", "counted", "broken"),
+    [
+        (None, "labelled", "labels · wrong-decision"),
+        ("origin", "units", "units · wrong-decision · origin=JFK"),
+    ],
+)
+def test_units_lost_after_assignment_break_it_where_they_were_lost(column, counted, broken):
+    sound = evidence_at(T0)
+    assert {f.verdict for f in losses(sound, STANDARD, alpha=0.0025)} == {Verdict.PASS}
+    value = None if column is None else "JFK"
+    cells = {
+        cell: replace(tally, **{counted: round(0.9 * getattr(tally, counted))})
+        if (cell.slice_column, cell.slice_value, cell.arm) == (column, value, Arm.CHALLENGER)
+        else tally
+        for cell, tally in sound.cells.items()
+    }
+    found = verdicts(losses(replace(sound, cells=cells), STANDARD, alpha=0.0025))
+    assert [subject for subject, verdict in found.items() if verdict is Verdict.FAIL] == [broken]
+
+
+def test_labels_and_slices_without_units_have_no_finding_that_could_pass():
+    assert losses(Evidence(), STANDARD, alpha=0.0025) == []
 
 
 def test_the_shares_of_several_epochs_are_not_pooled():
