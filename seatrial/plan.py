@@ -179,6 +179,9 @@ InnerShare = Annotated[Share, Field(gt=0, lt=1)]
 Budget = Annotated[Share, Field(gt=0, le=0.5)]
 Weight = Annotated[Number, Field(ge=1e-6, le=1e6)]
 
+#: The column whose hash assigns a unit to an arm, and so the only one whose values may be counted.
+ASSIGNED_BY = "unit_key"
+
 #: Columns that the release, or what came after it, has written: to choose units by them is to choose by the outcome.
 AFTER_DECISION = frozenset(
     {
@@ -519,7 +522,8 @@ class Plan(Checked):
         return tuple(table)
 
     def flaws(self) -> Iterable[Iterator[Flaw]]:
-        """Return the rules between stages, guardrails and slices."""
+        """Return the rules between unit, stages, guardrails and slices."""
+        yield self._a_unit_is_what_is_assigned()
         yield self._gates_come_first()
         yield self._the_last_stage_fits_the_segment()
         yield self._labels_come_before_promotion()
@@ -536,6 +540,11 @@ class Plan(Checked):
         yield self._guardrail_slices_are_declared()
         yield self._slices_are_known_before()
         yield self._slice_values_stand_once()
+
+    def _a_unit_is_what_is_assigned(self) -> Iterator[Flaw]:
+        if self.unit != ASSIGNED_BY:
+            finding = f"found {self.unit}, expected {ASSIGNED_BY}, the column that assignment hashes"
+            yield Flaw(("unit",), finding, f"count {ASSIGNED_BY}: its requests are not independent, and share one arm")
 
     def _gates_come_first(self) -> Iterator[Flaw]:
         if (kind := self.stages[0].stage) != "gates":

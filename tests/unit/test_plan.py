@@ -611,3 +611,8 @@ def test_the_alphas_never_exceed_the_budget_and_lose_nothing_to_rounding(weights
     assert min(spent) > 0
     assert sum(map(Fraction, spent)) <= Fraction(budget)
     assert math.fsum(spent) == pytest.approx(budget, rel=1e-14)
+
+
+def test_events_are_refused_as_units_because_one_entity_sends_many():
+    with pytest.raises(InvalidDocumentError, match="found decision_id, expected unit_key"):
+        plan_of(TEXT.replace("unit: unit_key", "unit: decision_id"))
