@@ -1,211 +1,35 @@
-"""Plans: ordered stages, guardrails with margins, declared slices and error budgets, as checked values."""
+"""The plan as a whole: stages in their order, error budgets, and the rules between its parts."""
 
 import math
-import re
-import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from decimal import Decimal
-from enum import StrEnum
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Literal
 
-from pydantic import Field, PlainSerializer, PlainValidator
+from pydantic import Field
 
 from seatrial.documents import (
     Checked,
     ColumnName,
     Count,
     Duration,
-    Flag,
     Flaw,
     Name,
-    Number,
-    Scalar,
     Share,
     Text,
     check,
     load_yaml,
-    parse_scalar,
     repeated,
-    require_column,
-    shown,
     suggestion,
 )
+from seatrial.plan.conditions import ACTION_COLUMNS, ASSIGNED_BY, Budget, is_after_decision
+from seatrial.plan.guardrails import Consequence, Guardrail, Source
+from seatrial.plan.scores import Scores
+from seatrial.plan.stages import STAGE_ORDER, Approval, Canary, Labels, Promotion, Shadow, StageField
 from seatrial.units import SLOTS, digest_of, format_duration, share_to_slots
-
-
-class Source(StrEnum):
-    """Where a guardrail's badness comes from, which says how soon it is known."""
-
-    RUNTIME = "runtime"  #: the call itself: outcome, latency
-    PROXY = "proxy"  #: what the release did: score, action
-    LABEL = "label"  #: what turned out to be true, later
-
-
-class Consequence(StrEnum):
-    """What shown harm does."""
-
-    ROLL_BACK = "roll_back"  #: the champion returns to service
-    FREEZE = "freeze"  #: the share is not raised
-    NOTIFY = "notify"  #: the owner is told
-
-
-@dataclass(frozen=True, slots=True)
-class Margin:
-    """How much harm is tolerated; evidence must rule out more."""
-
-    #: relative: ratio of the bad rates minus one, so that 0.15 tolerates 1.15 times the champion's rate;
-    #: absolute: the challenger's bad rate itself, in (0, 1)
-    value: float
-    is_relative: bool = True
-
-    def __str__(self) -> str:
-        percent = f"{Decimal(repr(self.value)) * 100:f}"
-        whole = percent.rstrip("0").rstrip(".") if "." in percent else percent
-        return f"{whole} % {'relative' if self.is_relative else 'absolute'}"
-
-
-@dataclass(frozen=True, slots=True)
-class OneOf:
-    """The column has one of these values."""
-
-    column: str
-    values: tuple[Scalar, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class AtLeast:
-    """The column is a number of at least the bound."""
-
-    column: str
-    bound: float
-
-
-@dataclass(frozen=True, slots=True)
-class Above:
-    """The column is a number above the bound."""
-
-    column: str
-    bound: float
-
-
-Term: TypeAlias = OneOf | AtLeast | Above
-
-
-@dataclass(frozen=True, slots=True)
-class Condition:
-    """A conjunction of terms, each about another column."""
-
-    terms: tuple[Term, ...]
-
-    def columns(self) -> frozenset[str]:
-        """Return the columns that the condition reads."""
-        return frozenset(term.column for term in self.terms)
-
-
-def _margin(value: object) -> Margin:
-    if isinstance(value, Margin):
-        return value
-    match = _MARGIN.fullmatch(value.strip()) if isinstance(value, str) else None
-    if match is None:
-        raise ValueError(f'found {shown(value)}, expected a margin with its unit, such as "15 % relative"')
-    margin = Margin(float(Decimal(match["percent"]) / 100), match["unit"] == "relative")
-    greatest = MAX_MARGIN if margin.is_relative else 1.0
-    if not 0.0 < margin.value < greatest:
-        raise ValueError(f"found {shown(value)}, expected a margin above 0 % and below {greatest:.0%}")
-    return margin
-
-
-def _condition(value: object) -> Condition:
-    if isinstance(value, Condition):
-        return value
-    if not isinstance(value, Mapping) or not value:
-        raise ValueError(f"found {shown(value)}, expected a mapping of columns to values")
-    return Condition(tuple(_term(require_column(name), value[name]) for name in sorted(value, key=str)))
-
-
-def _term(column: str, value: object) -> Term:
-    match value:
-        case {"at_least": bound, **others} if not others:
-            return AtLeast(column, _bound(column, bound))
-        case {"above": bound, **others} if not others:
-            return Above(column, _bound(column, bound))
-        case Mapping():
-            keys = ", ".join(map(str, value)) or "no key"
-            raise ValueError(f"found {column} with {keys}, expected at_least or above, one of them")
-        case [] | ():
-            raise ValueError(f"found {column} with an empty list, expected at least one value")
-        case list() | tuple():
-            return OneOf(column, tuple(parse_scalar(item) for item in value))
-        case _:
-            return OneOf(column, (parse_scalar(value),))
-
-
-def _bound(column: str, value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) <= sys.float_info.max:
-        raise ValueError(f"found {column} compared with {shown(value)}, expected a finite number")
-    return float(value)
-
-
-def _condition_document(condition: Condition) -> dict[str, Any]:
-    return {term.column: _term_document(term) for term in condition.terms}
-
-
-def _term_document(term: Term) -> Any:
-    match term:
-        case OneOf(values=(value,)):
-            return value
-        case OneOf():
-            return list(term.values)
-        case AtLeast():
-            return {"at_least": term.bound}
-        case Above():
-            return {"above": term.bound}
-
-
-_MARGIN = re.compile(r"(?P<percent>\d{1,9}(?:\.\d{1,9})?)\s*%\s*(?P<unit>relative|absolute)")
-#: A guardrail that tolerates eleven times the champion's bad rate guards nothing.
-MAX_MARGIN = 10.0
-
-MarginField = Annotated[Margin, PlainValidator(_margin), PlainSerializer(str)]
-ConditionField = Annotated[Condition, PlainValidator(_condition), PlainSerializer(_condition_document)]
-#: A share of traffic that leaves some to each side.
-InnerShare = Annotated[Share, Field(gt=0, lt=1)]
-#: A probability of being wrong; above one half, tossing a coin is better.
-Budget = Annotated[Share, Field(gt=0, le=0.5)]
-Weight = Annotated[Number, Field(ge=1e-6, le=1e6)]
-
-#: The column whose hash assigns a unit to an arm, and so the only one whose values may be counted.
-ASSIGNED_BY = "unit_key"
-
-#: Columns that the release, or what came after it, has written: to choose units by them is to choose by the outcome.
-AFTER_DECISION = frozenset(
-    {
-        "action",
-        "action_recommended",
-        "action_taken",
-        "arm",
-        "authority",
-        "cut_off",
-        "feature_digest",
-        "feature_misses",
-        "label",
-        "latency_ms",
-        "outcome",
-        "release_id",
-        "rule",
-        "score",
-    }
-)
-
-
-def is_after_decision(column: str) -> bool:
-    """Return whether `column` is written by the decision or after it, in any spelling that SQL takes for it."""
-    return column.lower() in AFTER_DECISION
 
 
 class PlanHead(Checked):
@@ -214,189 +38,6 @@ class PlanHead(Checked):
     name: Name = Field(description="what people call the plan")
     version: Text = Field(description="the version of the plan, as text")
     decision_point: Name = Field(description="the decision point whose challengers follow the plan")
-
-
-class Bound(Checked):
-    """What an offline metric of the challenger must reach before any traffic."""
-
-    metric: Name = Field(description="a metric of the release's evaluation")
-    at_most: Number | None = Field(None, description="the greatest value that passes")
-    at_least: Number | None = Field(None, description="the least value that passes")
-
-    def flaws(self) -> Iterable[Iterator[Flaw]]:
-        """Return the rule that the bound bounds something."""
-        yield self._bounds_something()
-
-    def _bounds_something(self) -> Iterator[Flaw]:
-        if self.at_most is None and self.at_least is None:
-            yield Flaw((), "found a metric without at_most or at_least", "add the value that passes")
-        elif self.at_most is not None and self.at_least is not None and self.at_most < self.at_least:
-            finding = f"found {self.at_most:g}, expected at least at_least, which is {self.at_least:g}"
-            yield Flaw(("at_most",), finding, "correct the bound that is wrong, for no value passes")
-
-
-class Gates(Checked):
-    """The questions that need no traffic."""
-
-    stage: Literal["gates"] = Field(description="gates")
-    bounds: tuple[Bound, ...] = Field(min_length=1, description="what the evaluation must have reached")
-    probe_max_age: Duration = Field(
-        description="the greatest age of the last successful load probe of the rollback target, such as 1 d"
-    )
-    deadline: Duration = Field(
-        # Nothing is waited for here but the loading of two models.
-        timedelta(days=1),
-        description="the time after which on_deadline holds, 1 d when left out",
-    )
-
-
-class Shadow(Checked):
-    """The challenger answers copies of requests and nobody acts on it."""
-
-    stage: Literal["shadow"] = Field(description="shadow")
-    soak: Duration = Field(description="the least time the stage lasts, such as 1 d")
-    deadline: Duration = Field(description="the time after which on_deadline holds, such as 7 d")
-    min_units: Count = Field(description="the number of units that both releases must have answered")
-    max_flip_rate: InnerShare = Field(
-        description="the share of units whose action may differ, which must be ruled out to be larger, such as 40 %"
-    )
-    max_failed: InnerShare = Field(
-        # The least that evidence of a few hundred calls without a failure can show at an error rate of 5 %.
-        0.01,
-        description="the share of calls that may fail, which must be ruled out to be larger, 1 % when left out",
-    )
-
-    def flaws(self) -> Iterable[Iterator[Flaw]]:
-        """Return the rule that the deadline comes after the soak."""
-        yield _deadline_after_soak(self)
-
-
-class Approval(Checked):
-    """A named person must say yes to the evidence."""
-
-    stage: Literal["approval"] = Field(description="approval")
-    expires: Duration = Field(description="the time after which an unanswered request lapses, such as 3 d")
-    before: Literal["canary", "promotion"] | None = Field(
-        None, description="the kind of the next stage, for the reader: canary or promotion"
-    )
-
-
-class Canary(Checked):
-    """The challenger answers a share of real requests."""
-
-    stage: Literal["canary"] = Field(description="canary")
-    share: InnerShare = Field(description="the challenger's part of traffic, such as 5 %")
-    soak: Duration = Field(description="the least time the step lasts, such as 2 d")
-    deadline: Duration = Field(
-        # Two weeks see every weekday twice; a step that cannot tell by then needs a person.
-        timedelta(days=14),
-        description="the time after which on_deadline holds, 14 d when left out",
-    )
-    rule_out: MarginField = Field(
-        # Before more traffic, harm of this size must be impossible; the margins themselves decide on promotion.
-        Margin(1.0),
-        description='the harm that must be ruled out before the share grows, "100 % relative" when left out',
-    )
-
-    def flaws(self) -> Iterable[Iterator[Flaw]]:
-        """Return the rules that the deadline comes after the soak and `rule_out` holds for any guardrail."""
-        yield _deadline_after_soak(self)
-        yield self._rule_out_is_relative()
-
-    def _rule_out_is_relative(self) -> Iterator[Flaw]:
-        if not self.rule_out.is_relative:
-            finding = f"found {self.rule_out}, expected a relative margin: it is held against every guardrail"
-            yield Flaw(("rule_out",), finding, "write it relative to the champion, such as 100 % relative")
-
-
-def _deadline_after_soak(stage: Shadow | Canary) -> Iterator[Flaw]:
-    if stage.deadline <= stage.soak:
-        finding = f"found {format_duration(stage.deadline)}, expected more than soak, {format_duration(stage.soak)}"
-        yield Flaw(("deadline",), finding, "write a later deadline or shorten the soak")
-
-
-class Labels(Checked):
-    """The last share is kept until matured labels decide."""
-
-    stage: Literal["labels"] = Field(description="labels")
-    deadline: Duration = Field(description="the time after which on_deadline holds, such as 21 d")
-
-
-class Promotion(Checked):
-    """The challenger becomes champion, and is watched against a holdback of the one before."""
-
-    stage: Literal["promotion"] = Field(description="promotion")
-    holdback: Annotated[Share, Field(lt=1)] = Field(
-        description="the share that the champion before keeps while the new one is watched, such as 5 %"
-    )
-    watch: Duration = Field(description="the time for which harm still returns the champion before, such as 14 d")
-
-
-Stage: TypeAlias = Gates | Shadow | Approval | Canary | Labels | Promotion
-StageField = Annotated[Stage, Field(discriminator="stage")]
-
-#: The order of stages. Only canary steps repeat; an approval stands before a canary or the promotion.
-STAGE_ORDER = ("gates", "shadow", "canary", "labels", "promotion")
-
-
-class Guardrail(Checked):
-    """A metric that may not get worse by more than its margin: the rate of bad units among those it counts."""
-
-    name: Name = Field(description="what people call the guardrail")
-    source: Source = Field(description="runtime, proxy or label: where badness comes from, and so when it is known")
-    label: Name | None = Field(None, description="the name of the label, for source label only")
-    bad_when: tuple[ConditionField, ...] = Field(
-        min_length=1, description="conditions on columns, any of which makes a unit bad"
-    )
-    only_when: tuple[ConditionField, ...] = Field(
-        (), description="conditions on columns known before the decision, any of which makes a unit count"
-    )
-    margin: MarginField = Field(description='by how much the bad rate may get worse, such as "15 % relative"')
-    maturity: Duration | None = Field(
-        None,
-        description="the time after a decision from which a missing label counts as matured, such as 36 h",
-    )
-    weight: Weight = Field(1.0, description="the guardrail's part of the rollback budget, relative to the others")
-    slices: tuple[ColumnName, ...] = Field((), description="declared columns, each value of which is judged apart")
-    consequence: Consequence = Field(description="roll_back, freeze or notify: what shown harm does")
-    dry_run: Flag = Field(False, description="true to judge and record without any consequence")
-
-    def flaws(self) -> Iterable[Iterator[Flaw]]:
-        """Return the rules between source, label and conditions."""
-        yield self._label_and_maturity_fit_source()
-        yield self._conditions_fit_source()
-        yield self._only_when_is_known_before()
-        yield self._slices_stand_once()
-
-    def _label_and_maturity_fit_source(self) -> Iterator[Flaw]:
-        for key, value in (("label", self.label), ("maturity", self.maturity)):
-            if self.source is Source.LABEL and value is None:
-                description = Guardrail.model_fields[key].description
-                finding = "found no such key, expected it with source label"
-                yield Flaw((key,), finding, f"add it: {key} is {description}")
-            if self.source is not Source.LABEL and value is not None:
-                finding = f"found it with source {self.source}, expected it with source label only"
-                yield Flaw((key,), finding, "remove it, or declare source: label")
-
-    def _conditions_fit_source(self) -> Iterator[Flaw]:
-        for at, condition in enumerate(self.bad_when):
-            reads_label = "label" in condition.columns()
-            if self.source is Source.LABEL and not reads_label:
-                # Such a unit would be bad at once, while the good ones still wait for their labels.
-                finding = "found a condition without label, expected every one to read it"
-                yield Flaw(("bad_when", at), finding, "add label, or make this a guardrail with source proxy")
-            if self.source is not Source.LABEL and reads_label:
-                finding = f"found label in a guardrail with source {self.source}"
-                yield Flaw(("bad_when", at), finding, "declare source: label, with label and maturity")
-
-    def _only_when_is_known_before(self) -> Iterator[Flaw]:
-        for at, condition in enumerate(self.only_when):
-            for column in sorted(filter(is_after_decision, condition.columns())):
-                finding = f"found {column}, expected columns known before the decision"
-                yield Flaw(("only_when", at), finding, f"move {column} to bad_when, or remove it")
-
-    def _slices_stand_once(self) -> Iterator[Flaw]:
-        yield from repeated((("slices", at), column) for at, column in enumerate(self.slices))
 
 
 class Budgets(Checked):
@@ -420,6 +61,12 @@ class EvidenceRules(Checked):
     """When evidence may still be judged."""
 
     max_age: Duration = Field(description="the age from which evidence is not judged but an error, such as 6 h")
+
+
+class ExpectedTraffic(Checked):
+    """What planning counts on; no decision reads it."""
+
+    units_per_day: Count = Field(description="the number of new units a day in the plan's segment, such as 900")
 
 
 class Approvers(Checked):
@@ -459,6 +106,8 @@ class Plan(Checked):
     slices: Mapping[ColumnName, Annotated[tuple[Text, ...], Field(min_length=1)]] = Field(
         {}, description="the columns and values that guardrails may judge apart"
     )
+    scores: Scores | None = Field(None, description="what is asked of the score itself; nothing when left out")
+    expected: ExpectedTraffic | None = Field(None, description="the traffic that `seatrial plan` counts on")
     budgets: Budgets = Field(description="how often each decision may be wrong")
     label_coverage: LabelCoverage = Field(description="how many matured units must have their label")
     evidence: EvidenceRules = Field(description="when evidence may still be judged")
@@ -540,6 +189,10 @@ class Plan(Checked):
         yield self._guardrail_slices_are_declared()
         yield self._slices_are_known_before()
         yield self._slice_values_stand_once()
+        yield self._score_slices_are_declared()
+        yield self._paired_losses_have_a_label()
+        yield self._censored_labels_are_not_scored()
+        yield self._censored_labels_have_an_action_guardrail()
 
     def _a_unit_is_what_is_assigned(self) -> Iterator[Flaw]:
         if self.unit != ASSIGNED_BY:
@@ -649,6 +302,41 @@ class Plan(Checked):
                 if column not in self.slices:
                     finding = f"found the undeclared slice {column!r}, expected a column of slices"
                     yield Flaw(("guardrails", at, "slices", position), finding, suggestion(column, self.slices))
+
+    def _score_slices_are_declared(self) -> Iterator[Flaw]:
+        for at, column in enumerate(self.scores.slices if self.scores else ()):
+            if column not in self.slices:
+                finding = f"found the undeclared slice {column!r}, expected a column of slices"
+                yield Flaw(("scores", "slices", at), finding, suggestion(column, self.slices))
+
+    def _paired_losses_have_a_label(self) -> Iterator[Flaw]:
+        for at, stage in enumerate(self.stages):
+            is_asked = isinstance(stage, Shadow) and stage.max_brier_increase is not None
+            if is_asked and (self.scores is None or self.scores.label is None):
+                finding = "found a bound on the Brier loss without scores.label, expected the label that scores predict"
+                yield Flaw(("stages", at, "max_brier_increase"), finding, "add scores with label and maturity")
+
+    def _censored_labels_are_not_scored(self) -> Iterator[Flaw]:
+        censored = {each.label for each in self.guardrails if each.is_censored}
+        if self.scores is not None and self.scores.label in censored:
+            finding = f"found {self.scores.label!r}, which an action can hide, expected a label that is always seen"
+            remedy = "remove label; over the units that a release let through, calibration and losses flatter it"
+            yield Flaw(("scores", "label"), finding, remedy)
+
+    def _censored_labels_have_an_action_guardrail(self) -> Iterator[Flaw]:
+        reads_action = [
+            each
+            for each in self.guardrails
+            if each.source is not Source.LABEL
+            and not each.dry_run
+            and each.consequence is not Consequence.NOTIFY
+            and any(condition.columns() & ACTION_COLUMNS for condition in each.bad_when)
+        ]
+        for at, each in enumerate(self.guardrails):
+            if each.is_censored and not reads_action:
+                finding = "found a label that an action can hide and no guardrail on the rate of an action"
+                remedy = "add one with consequence roll_back or freeze: who refuses everybody has no bad label"
+                yield Flaw(("guardrails", at, "observed_when"), finding, remedy)
 
     def _slices_are_known_before(self) -> Iterator[Flaw]:
         for column in filter(is_after_decision, self.slices):

@@ -1,0 +1,34 @@
+"""Plans: ordered stages, guardrails with margins, declared slices and error budgets, as checked values."""
+
+from seatrial.plan.conditions import Above, AtLeast, Condition, Margin, OneOf, Term
+from seatrial.plan.document import Hypothesis, Plan, load_plan
+from seatrial.plan.guardrails import Consequence, Exceedance, ExpectedRate, Guardrail, Mean, Source
+from seatrial.plan.scores import Scores
+from seatrial.plan.stages import Approval, Bound, Canary, Gates, Labels, Promotion, Shadow, Stage
+
+__all__ = [
+    "Above",
+    "Approval",
+    "AtLeast",
+    "Bound",
+    "Canary",
+    "Condition",
+    "Consequence",
+    "Exceedance",
+    "ExpectedRate",
+    "Gates",
+    "Guardrail",
+    "Hypothesis",
+    "Labels",
+    "Margin",
+    "Mean",
+    "OneOf",
+    "Plan",
+    "Promotion",
+    "Scores",
+    "Shadow",
+    "Source",
+    "Stage",
+    "Term",
+    "load_plan",
+]
