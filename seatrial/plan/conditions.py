@@ -177,6 +177,14 @@ AFTER_DECISION = frozenset(
 )
 
 
+def is_unset(value: object) -> bool:
+    """Return whether an optional key was left out; it then stays out of the canonical form.
+
+    A key that is new in the language of plans must not change the digest of plans that ledgers name already.
+    """
+    return value is None or value == ()
+
+
 def is_after_decision(column: str) -> bool:
     """Return whether `column` is written by the decision or after it, in any spelling that SQL takes for it."""
     return column.lower() in AFTER_DECISION

@@ -25,7 +25,7 @@ from seatrial.documents import (
     repeated,
     suggestion,
 )
-from seatrial.plan.conditions import ACTION_COLUMNS, ASSIGNED_BY, Budget, is_after_decision
+from seatrial.plan.conditions import ACTION_COLUMNS, ASSIGNED_BY, Budget, is_after_decision, is_unset
 from seatrial.plan.guardrails import Consequence, Guardrail, Source
 from seatrial.plan.scores import Scores
 from seatrial.plan.stages import STAGE_ORDER, Approval, Canary, Labels, Promotion, Shadow, StageField
@@ -106,8 +106,12 @@ class Plan(Checked):
     slices: Mapping[ColumnName, Annotated[tuple[Text, ...], Field(min_length=1)]] = Field(
         {}, description="the columns and values that guardrails may judge apart"
     )
-    scores: Scores | None = Field(None, description="what is asked of the score itself; nothing when left out")
-    expected: ExpectedTraffic | None = Field(None, description="the traffic that `seatrial plan` counts on")
+    scores: Scores | None = Field(
+        None, exclude_if=is_unset, description="what is asked of the score itself; nothing when left out"
+    )
+    expected: ExpectedTraffic | None = Field(
+        None, exclude_if=is_unset, description="the traffic that `seatrial plan` counts on"
+    )
     budgets: Budgets = Field(description="how often each decision may be wrong")
     label_coverage: LabelCoverage = Field(description="how many matured units must have their label")
     evidence: EvidenceRules = Field(description="when evidence may still be judged")

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from seatrial.documents import Checked, ColumnName, Duration, Flag, Flaw, Name, Number, repeated
-from seatrial.plan.conditions import ConditionField, InnerShare, MarginField, Weight, is_after_decision
+from seatrial.plan.conditions import ConditionField, InnerShare, MarginField, Weight, is_after_decision, is_unset
 
 
 class Source(StrEnum):
@@ -76,24 +76,33 @@ class Guardrail(Checked):
     name: Name = Field(description="what people call the guardrail")
     source: Source = Field(description="runtime, proxy or label: where badness comes from, and so when it is known")
     label: Name | None = Field(None, description="the name of the label, for source label only")
-    bad_when: tuple[ConditionField, ...] = Field((), description="conditions on columns, any of which makes a unit bad")
+    bad_when: tuple[ConditionField, ...] = Field(
+        (), min_length=1, exclude_if=is_unset, description="conditions on columns, any of which makes a unit bad"
+    )
     exceeds: Exceedance | None = Field(
         None,
+        exclude_if=is_unset,
         description="instead of bad_when: a column and the champion's quantile that must not be exceeded more often",
     )
-    mean: Mean | None = Field(None, description="instead of bad_when: a mean that must not get worse")
+    mean: Mean | None = Field(
+        None, exclude_if=is_unset, description="instead of bad_when: a mean that must not get worse"
+    )
     only_when: tuple[ConditionField, ...] = Field(
         (), description="conditions on columns known before the decision, any of which makes a unit count"
     )
     observed_when: tuple[ConditionField, ...] = Field(
-        (), description="when an action can hide the label: conditions on columns, any of which lets it be seen"
+        (),
+        exclude_if=is_unset,
+        description="when an action can hide the label: conditions on columns, any of which lets it be seen",
     )
     margin: MarginField = Field(description='by how much it may get worse, such as "15 % relative"')
     maturity: Duration | None = Field(
         None,
         description="the time after a decision from which a missing label counts as matured, such as 36 h",
     )
-    expected: ExpectedRate | None = Field(None, description="rate and delay before the rollout, to sharpen and to plan")
+    expected: ExpectedRate | None = Field(
+        None, exclude_if=is_unset, description="rate and delay before the rollout, to sharpen and to plan"
+    )
     weight: Weight = Field(1.0, description="the guardrail's part of the rollback budget, relative to the others")
     slices: tuple[ColumnName, ...] = Field((), description="declared columns, each value of which is judged apart")
     consequence: Consequence = Field(description="roll_back, freeze or notify: what shown harm does")

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, TypeAlias
 from pydantic import Field
 
 from seatrial.documents import Checked, Count, Duration, Flaw, Name, Number, Share
-from seatrial.plan.conditions import InnerShare, Margin, MarginField
+from seatrial.plan.conditions import InnerShare, Margin, MarginField, is_unset
 from seatrial.units import format_duration
 
 
@@ -62,6 +62,7 @@ class Shadow(Checked):
     )
     max_brier_increase: InnerShare | None = Field(
         None,
+        exclude_if=is_unset,
         description="with scores.label: the increase of the Brier loss that must be ruled out on the same requests",
     )
 
