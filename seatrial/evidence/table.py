@@ -1,0 +1,97 @@
+"""Tallies of many hypotheses as one array, because a look judges hundreds of them over dozens of epochs at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import fields
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from seatrial.evidence.counts import Arm, Cell, Tally
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+COUNTS = tuple(f.name for f in fields(Tally))
+ARMS = (Arm.CHALLENGER, Arm.CHAMPION, Arm.SHADOW)
+_AT = {arm: at for at, arm in enumerate(ARMS)}
+
+
+class Key(NamedTuple):
+    """A guardrail on all units (column and value None) or on one slice."""
+
+    guardrail: str
+    slice_column: str | None
+    slice_value: str | None
+
+
+class Table(Mapping[Cell, Tally]):
+    """Tallies by cell; those of nothing but zeros are left out, so that equal counts are equal tables.
+
+    The array has shape (hypotheses, arms, epochs, counts), the epochs in the order of `numbers`.
+    """
+
+    def __init__(self, keys: Iterable[Key], numbers: Iterable[int], array: NDArray[np.int64]) -> None:
+        self.keys_at = {key: at for at, key in enumerate(keys)}
+        self.numbers = tuple(numbers)
+        self._number_at = {number: at for at, number in enumerate(self.numbers)}
+        self.array = array
+        self.array.flags.writeable = False
+
+    @classmethod
+    def of(cls, cells: Mapping[Cell, Tally]) -> Table:
+        """Return `cells` as a table; one that is a table already as it is."""
+        if isinstance(cells, Table):
+            return cells
+        keys = list(dict.fromkeys(Key(*cell[:3]) for cell in cells))
+        numbers = sorted({cell.snapshot_no for cell in cells})
+        table = cls(keys, numbers, np.zeros((len(keys), len(ARMS), len(numbers), len(COUNTS)), dtype=np.int64))
+        table.array.flags.writeable = True
+        for cell, tally in cells.items():
+            table.array[table._place(cell)] = tally.values()
+        table.array.flags.writeable = False
+        return table
+
+    def __add__(self, other: Table) -> Table:
+        keys = list(dict.fromkeys([*self.keys_at, *other.keys_at]))
+        numbers = sorted({*self.numbers, *other.numbers})
+        array = np.zeros((len(keys), len(ARMS), len(numbers), len(COUNTS)), dtype=np.int64)
+        rows = {key: at for at, key in enumerate(keys)}
+        columns = {number: at for at, number in enumerate(numbers)}
+        for part in (self, other):
+            where = np.ix_([rows[key] for key in part.keys_at], range(len(ARMS)), [columns[n] for n in part.numbers])
+            array[where] += part.array
+        return Table(keys, numbers, array)
+
+    def select(self, key: Key, numbers: tuple[int, ...]) -> NDArray[np.int64]:
+        """Return the counts of one hypothesis over the epochs `numbers`, shape (arms, epochs, counts)."""
+        at = self.keys_at.get(key)
+        if at is not None and numbers == self.numbers:
+            return np.asarray(self.array[at])
+        chosen = np.zeros((len(ARMS), len(numbers), len(COUNTS)), dtype=np.int64)
+        for position, number in enumerate(numbers):
+            if at is not None and number in self._number_at:
+                chosen[:, position] = self.array[at, :, self._number_at[number]]
+        return chosen
+
+    def __getitem__(self, cell: Cell) -> Tally:
+        place = self._place(cell)
+        if not self.array[place].any():
+            raise KeyError(cell)
+        return Tally(*self.array[place].tolist())
+
+    def __iter__(self) -> Iterator[Cell]:
+        keys = list(self.keys_at)
+        for at, arm, epoch in np.argwhere(self.array.any(axis=-1)):
+            guardrail, column, value = keys[at]
+            yield Cell(guardrail, column, value, self.numbers[epoch], ARMS[arm])
+
+    def __len__(self) -> int:
+        return int(self.array.any(axis=-1).sum())
+
+    def __repr__(self) -> str:
+        return f"Table({dict(self)!r})"
+
+    def _place(self, cell: Cell) -> tuple[int, int, int]:
+        return self.keys_at[Key(*cell[:3])], _AT[cell.arm], self._number_at[cell.snapshot_no]
