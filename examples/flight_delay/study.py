@@ -27,7 +27,7 @@ from seatrial.adapters.router import InProcessRouter
 from seatrial.adapters.scoring import load_scorer
 from seatrial.control.moving import step
 from seatrial.control.opening import register, start
-from seatrial.evidence import Arm, Cell, Epoch, Evidence, ShadowTally, Tally
+from seatrial.evidence import WAIT_STEPS, Arm, Cell, Epoch, Evidence, ShadowTally, Tally, Wait
 from seatrial.gates.finding import Finding, Question
 from seatrial.plan import OneOf, Source, load_plan
 from seatrial.ports import Commit, Ports
@@ -214,6 +214,7 @@ class ReplayedLogs:
             cells=self._cells(plan, rows, now=_since_1970(now)),
             assigned=self._assigned(rows),
             shadow=self._shadow(np.flatnonzero(in_scope & self._is_shadowed[seen])),
+            waits=self._waits(plan, rows, now=_since_1970(now)),
         )
 
     def _assigned(self, rows: Integers) -> dict[tuple[int, Arm], int]:
@@ -258,6 +259,25 @@ class ReplayedLogs:
             for group in np.flatnonzero(table[:, index, 0]).tolist()
         }
 
+    def _waits(self, plan: Plan, rows: Integers, *, now: int) -> dict[Wait, int]:
+        waits: dict[Wait, int] = {}
+        scheduled, arrives = self._scene.scheduled[rows], self._scene.arrives[rows]
+        has_arrived = arrives <= now
+        for guardrail in plan.guardrails:
+            if guardrail.source is not Source.LABEL or guardrail.maturity is None:
+                continue
+            window = round(guardrail.maturity.total_seconds() * 1e6)
+            age = np.minimum((now - scheduled) * WAIT_STEPS // window, WAIT_STEPS)
+            delay = np.clip(
+                (np.where(has_arrived, arrives, scheduled) - scheduled) * WAIT_STEPS // window, 0, WAIT_STEPS
+            )
+            bad = self._scene.bad[guardrail.name][self._arm[rows], rows] & has_arrived
+            keys = np.column_stack([self._groups(rows), bad, age, np.where(has_arrived, delay, -1)])
+            for (group, is_bad, old, late), count in zip(*_distinct(keys), strict=True):
+                held, arm = self._held[group // 2].number, _ARMS[group % 2]
+                waits[Wait(guardrail.name, held, arm, bool(is_bad), old, late)] = count
+        return waits
+
     def _groups(self, rows: Integers) -> Integers:
         return self._epoch[rows] * 2 + self._arm[rows]
 
@@ -269,8 +289,14 @@ class ReplayedLogs:
 _ARMS = (Arm.CHAMPION, Arm.CHALLENGER)
 _BITS = _BAD, _MATURED, _MATURED_BAD, _LABELLED = 1, 2, 4, 8
 _CODES = 16
-#: What a unit of each code adds to the fields of a `Tally`.
-_COUNTED = np.array([[1, *(int(code & bit > 0) for bit in _BITS)] for code in range(_CODES)], dtype=np.int64)
+#: What a unit of each code adds to the fields of a `Tally`; no action of the example hides a label.
+_COUNTED = np.array(
+    [
+        [1, *(int(code & bit > 0) for bit in _BITS), int(code & (_LABELLED | _BAD) == _LABELLED), 0]
+        for code in range(_CODES)
+    ],
+    dtype=np.int64,
+)
 
 
 def _bad(guardrail: Guardrail, actions: Texts, late: NDArray[np.float64]) -> Flags:
@@ -291,6 +317,12 @@ def _is_one_of(term: Term, columns: Mapping[str, NDArray[Any]]) -> Flags:
     if not isinstance(term, OneOf):
         raise TypeError(f"column {term.column!r}: found a bound; expected values, as in the plans of the example")
     return np.isin(columns[term.column], term.values)
+
+
+def _distinct(keys: Integers) -> tuple[list[list[int]], list[int]]:
+    """Return the distinct rows of `keys` and how often each stands."""
+    rows, counts = np.unique(keys, axis=0, return_counts=True)
+    return rows.tolist(), counts.tolist()
 
 
 def _places(column: Texts, values: Sequence[str]) -> Integers:

@@ -2,22 +2,36 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, assert_never
+from typing import TYPE_CHECKING, Any
 
 import duckdb
 
+from seatrial.adapters import counting
 from seatrial.errors import UnavailableError
-from seatrial.evidence import Arm, Cell, Epoch, Evidence, ShadowTally, Tally
-from seatrial.plan import Above, AtLeast, OneOf, Source
+from seatrial.evidence import (
+    Arm,
+    Cell,
+    Epoch,
+    Evidence,
+    Frozen,
+    Moments,
+    ScoreCell,
+    ScoredPair,
+    ScoreTally,
+    ShadowTally,
+    Tally,
+    Wait,
+)
+from seatrial.plan import Source
+from seatrial.stats.exceedance import BUCKETS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-    from seatrial.plan import Condition, Guardrail, Plan, Term
+    from seatrial.plan import Plan
     from seatrial.ports import Scope
 
 
@@ -35,49 +49,16 @@ class ParquetLogs:
         decisions = _files(self.root, "decisions", scope.decision_point)
         if decisions is None:
             return Evidence()
-        labels = _files(self.root, "labels", scope.decision_point) or _NO_LABELS
-        parameters = {"rollout": scope.rollout_id, "since": scope.since, "now": now}
+        labels = _files(self.root, "labels", scope.decision_point) or counting.NO_LABELS
         try:
             with duckdb.connect(config={"threads": 2}) as connection:
                 connection.execute("SET TimeZone = 'UTC'")
-                newest = _one(connection, _NEWEST.format(decisions=decisions), {"now": now})[0]
-                counted = connection.execute(_counts(plan, decisions, labels), parameters)
-                names = [column[0] for column in counted.description or ()]
-                rows = [dict(zip(names, row, strict=True)) for row in counted.fetchall()]
-                shadow = _one(connection, _SHADOW.format(decisions=decisions, unit=_name(plan.unit)), parameters)
+                return _Look(connection, plan, scope, now).evidence(decisions, labels)
         except duckdb.Error as error:
             raise UnavailableError(f"{self.root}: the logs could not be read: {error}") from error
-        return _assembled(plan, newest, rows, shadow)
 
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_NO_LABELS = (
-    "(SELECT NULL::VARCHAR AS decision_id, NULL::VARCHAR AS name, NULL::DOUBLE AS value,"
-    " NULL::TIMESTAMPTZ AS arrived_at WHERE false)"
-)
-_NEWEST = "SELECT epoch_us(max(ts)) FROM {decisions} WHERE ts <= $now AND arm <> 'shadow'"
-#: Rows of the rollout in the dates since its start; the date is a partition, so older files are not opened.
-_OF_ROLLOUT = """
-    SELECT * FROM {decisions}
-    WHERE date >= strftime($since::TIMESTAMPTZ, '%Y-%m-%d') AND ts >= $since AND ts <= $now AND rollout_id = $rollout
-"""
-_SHADOW = f"""
-    WITH logged AS ({_OF_ROLLOUT}),
-    pairs AS (
-        SELECT copies.outcome AS copied, copies.action_recommended AS copied_action,
-            served.outcome AS answered, served.action_recommended AS answered_action
-        FROM logged AS copies JOIN logged AS served USING (decision_id)
-        WHERE copies.arm = 'shadow' AND served.arm <> 'shadow'
-        QUALIFY row_number() OVER (PARTITION BY served.{{unit}} ORDER BY served.ts, decision_id) = 1
-    )
-    SELECT count(*),
-        count(*) FILTER (copied <> 'ok' AND answered = 'ok'),
-        count(*) FILTER (copied = 'ok' AND answered <> 'ok'),
-        count(*) FILTER (copied <> 'ok' AND answered <> 'ok'),
-        count(*) FILTER (copied = 'ok' AND answered = 'ok'),
-        count(*) FILTER (copied = 'ok' AND answered = 'ok' AND copied_action IS DISTINCT FROM answered_action)
-    FROM pairs
-"""  # noqa: S608 a template; what is filled in is quoted
 
 
 def _files(root: Path, kind: str, decision_point: str) -> str | None:
@@ -85,144 +66,136 @@ def _files(root: Path, kind: str, decision_point: str) -> str | None:
     folder = root / kind / f"decision_point={decision_point}"
     if not any(folder.glob("date=*/*.parquet")):
         return None
-    pattern = _quoted(str(folder / "date=*" / "*.parquet"))
-    return f"read_parquet({pattern}, hive_partitioning = true, hive_types = {{'date': VARCHAR}}, union_by_name = true)"
-
-
-def _one(connection: duckdb.DuckDBPyConnection, query: str, parameters: dict[str, Any]) -> tuple[Any, ...]:
-    row = connection.execute(query, parameters).fetchone()
-    if row is None:
-        raise UnavailableError("DuckDB: an aggregate without groups gave no row; report this as a defect")
-    return row
-
-
-def _counts(plan: Plan, decisions: str, labels: str) -> str:
-    """Return the query whose rows are the cells of one snapshot, arm and slice value, all guardrails beside another."""
-    columns = list(plan.slices)
-    sets = ["(snapshot_no, arm)", *(f"(snapshot_no, arm, {_name(column)})" for column in columns)]
-    keys = "".join(f", {_name(c)} AS value_{i}, grouping({_name(c)}) AS rest_{i}" for i, c in enumerate(columns))
-    flags = "".join(f", {_flags(i, guardrail)}" for i, guardrail in enumerate(plan.guardrails))
-    joins = " ".join(_join(i, g) for i, g in enumerate(plan.guardrails) if g.source is Source.LABEL)
-    tallies = "".join(f", {_tally(i)}" for i in range(len(plan.guardrails)))
-    unit = _name(plan.unit)
-    return f"""
-        WITH logged AS ({_OF_ROLLOUT.format(decisions=decisions)}),
-        decided AS (
-            SELECT *, action_taken AS action FROM logged WHERE share > 0 AND share < 1 AND arm <> 'shadow'
-            QUALIFY row_number() OVER (PARTITION BY {unit} ORDER BY ts, decision_id) = 1
-        ),
-        arrived AS (SELECT * FROM {labels} WHERE arrived_at <= $now),
-        flagged AS (SELECT decided.*{flags} FROM decided {joins})
-        SELECT snapshot_no, arm, any_value(share) AS share, any_value(stage) AS stage,
-            count(DISTINCT struct_pack(share, stage)) AS epochs, count(*) AS assigned
-            {keys}{tallies}
-        FROM flagged GROUP BY GROUPING SETS ({", ".join(sets)})
-    """  # noqa: S608 names and values are quoted, and come from a checked plan
-
-
-def _join(index: int, guardrail: Guardrail) -> str:
-    """Return the join with the label as known now, and as known when its window closed; the last arrival wins."""
-    seconds = 0.0 if guardrail.maturity is None else guardrail.maturity.total_seconds()
-    within = f"arrived_at <= ts + to_microseconds({round(seconds * 1e6)})"
-    last = "arg_max(value, struct_pack(arrived_at := arrived_at, value := value))"
-    return f"""LEFT JOIN (
-        SELECT decided.decision_id, {last} AS known_now, {last} FILTER ({within}) AS known_within
-        FROM decided JOIN arrived USING (decision_id) WHERE arrived.name = {_quoted(guardrail.label or "")}
-        GROUP BY decided.decision_id
-    ) AS label_{index} ON label_{index}.decision_id = decided.decision_id"""  # noqa: S608 as above
-
-
-def _flags(index: int, guardrail: Guardrail) -> str:
-    counted = _any_of(guardrail.only_when, "NULL") if guardrail.only_when else "true"
-    if guardrail.source is Source.LABEL and guardrail.maturity is not None:
-        window = f"to_microseconds({round(guardrail.maturity.total_seconds() * 1e6)})"
-        now, within = f"label_{index}.known_now", f"label_{index}.known_within"
-        matured, labelled = f"ts + {window} <= $now", f"{within} IS NOT NULL"
-    else:
-        now = within = "NULL"
-        matured = labelled = "true"
+    pattern = str(folder / "date=*" / "*.parquet").replace("'", "''")
     return (
-        f"{counted} AS in_{index}, {_any_of(guardrail.bad_when, now)} AS bad_{index},"
-        f" {_any_of(guardrail.bad_when, within)} AS bad_within_{index},"
-        f" {matured} AS matured_{index}, {labelled} AS labelled_{index}"
+        f"read_parquet('{pattern}', hive_partitioning = true, hive_types = {{'date': VARCHAR}}, union_by_name = true)"
     )
 
 
-def _tally(index: int) -> str:
-    i = index
-    return (
-        f"count(*) FILTER (in_{i}) AS n_units_{i}, count(*) FILTER (in_{i} AND bad_{i}) AS n_bad_{i},"
-        f" count(*) FILTER (in_{i} AND matured_{i}) AS n_matured_{i},"
-        f" count(*) FILTER (in_{i} AND matured_{i} AND bad_within_{i}) AS n_matured_bad_{i},"
-        f" count(*) FILTER (in_{i} AND matured_{i} AND labelled_{i}) AS n_labelled_{i}"
-    )
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """One look: the connection holds the rows of the rollout, from which every count is taken."""
+
+    connection: duckdb.DuckDBPyConnection
+    plan: Plan
+    scope: Scope
+    now: datetime
+
+    def evidence(self, decisions: str, labels: str) -> Evidence:
+        newest_us = self._rows(counting.NEWEST.format(decisions=decisions))[0][0]
+        self._run(counting.logged(decisions), counting.arrived(labels), counting.pairs(self.plan))
+        frozen = self._frozen(decisions)
+        self._run(counting.flagged(self.plan, {} if frozen is None else frozen.quantiles))
+        if self.plan.scores is not None:
+            self._run(counting.score_labels(self.plan.scores))
+        epochs, assigned, cells, moments = self._tallies()
+        latencies = self._rows(counting.LATENCIES.format(last=BUCKETS - 1))
+        return Evidence(
+            newest=None if newest_us is None else _EPOCH + timedelta(microseconds=newest_us),
+            epochs=epochs,
+            cells=cells,
+            assigned=assigned,
+            shadow=ShadowTally(*self._rows(counting.SHADOW)[0]),
+            moments=moments,
+            scores=self._scores(),
+            pairs=self._pairs(),
+            waits=self._waits(),
+            latencies={(Arm(arm), bucket): count for arm, bucket, count in latencies},
+            crossed=self._rows(counting.CROSSED.format(unit=counting.name(self.plan.unit)))[0][0],
+            frozen=frozen,
+        )
+
+    def _frozen(self, decisions: str) -> Frozen | None:
+        """Return what the plan asks of the champion before the rollout; a quantile that is too far out is left out."""
+        asked = [each for each in self.plan.guardrails if each.exceeds is not None]
+        if not asked and self.plan.scores is None:
+            return None
+        self._run(counting.reference(decisions))
+        quantiles: dict[str, float] = {}
+        for each in asked:
+            value, count = self._rows(counting.reference_quantile(each))[0]
+            if each.exceeds is not None and count * (1.0 - each.exceeds.quantile) >= 1.0:
+                quantiles[each.name] = float(value)
+        scores = {} if self.plan.scores is None else dict(self._rows(counting.reference_scores(self.plan.scores)))
+        return Frozen(quantiles, scores)
+
+    def _tallies(
+        self,
+    ) -> tuple[dict[int, Epoch], dict[tuple[int, Arm], int], dict[Cell, Tally], dict[Cell, Moments]]:
+        epochs: dict[int, Epoch] = {}
+        assigned: dict[tuple[int, Arm], int] = {}
+        cells: dict[Cell, Tally] = {}
+        moments: dict[Cell, Moments] = {}
+        for row in self._named_rows(counting.tallies(self.plan)):
+            number, arm = row["snapshot_no"], Arm(row["arm"])
+            epoch = Epoch(row["share"], row["stage"])
+            if row["epochs"] != 1 or epochs.setdefault(number, epoch) != epoch:
+                raise UnavailableError(
+                    f"decision log, snapshot {number}: found several shares or stages; expected one; find out who else"
+                    " writes this log"
+                )
+            column, value = _slice(self.plan, row)
+            if column is None:
+                assigned[number, arm] = row["assigned"]
+            for index, guardrail in enumerate(self.plan.guardrails):
+                if column is not None and (column not in guardrail.slices or value not in self.plan.slices[column]):
+                    continue
+                cell = Cell(guardrail.name, column, value, number, arm)
+                if guardrail.mean is None:
+                    cells[cell] = Tally(*(row[f"c_{field.name}_{index}"] for field in fields(Tally)))
+                else:
+                    moments[cell] = Moments(*(row[f"m_{field.name}_{index}"] for field in fields(Moments)))
+        return epochs, assigned, cells, moments
+
+    def _scores(self) -> dict[ScoreCell, ScoreTally]:
+        if self.plan.scores is None:
+            return {}
+        found: dict[ScoreCell, ScoreTally] = {}
+        for column in (None, *self.plan.scores.slices):
+            for number, arm, at, value, *counts in self._rows(counting.scores_of(self.plan.scores, column)):
+                if column is None or value in self.plan.slices[column]:
+                    found[ScoreCell(column, value, number, Arm(arm), at)] = ScoreTally(*counts)
+        return found
+
+    def _pairs(self) -> dict[ScoredPair, int]:
+        if self.plan.scores is None:
+            return {}
+        return {ScoredPair(*pair): count for *pair, count in self._rows(counting.scored_pairs(self.plan.scores))}
+
+    def _waits(self) -> dict[Wait, int]:
+        return {
+            Wait(guardrail.name, number, Arm(arm), is_bad, age, delay): count
+            for index, guardrail in enumerate(self.plan.guardrails)
+            if guardrail.source is Source.LABEL
+            for number, arm, is_bad, age, delay, count in self._rows(counting.waits(index, guardrail))
+        }
+
+    def _run(self, *statements: str) -> None:
+        for statement in statements:
+            self.connection.execute(statement, self._parameters(statement))
+
+    def _rows(self, query: str) -> list[tuple[Any, ...]]:
+        return self.connection.execute(query, self._parameters(query)).fetchall()
+
+    def _named_rows(self, query: str) -> Iterator[dict[str, Any]]:
+        answered = self.connection.execute(query, self._parameters(query))
+        names = [column[0] for column in answered.description or ()]
+        return (dict(zip(names, row, strict=True)) for row in answered.fetchall())
+
+    def _parameters(self, statement: str) -> dict[str, Any]:
+        """Return what `statement` names; DuckDB refuses a parameter that it does not."""
+        settled = self.scope.since - counting.SETTLED
+        known = {
+            "now": self.now,
+            "since": self.scope.since,
+            "rollout": self.scope.rollout_id,
+            "from": settled - counting.REFERENCE,
+            "until": settled,
+        }
+        return {name: value for name, value in known.items() if f"${name}" in statement}
 
 
-def _any_of(conditions: Sequence[Condition], label: str) -> str:
-    """Return the expression that is true when a condition surely holds, and false when it does not or is unknown."""
-    alternatives = " OR ".join(
-        f"({' AND '.join(_term(term, label) for term in condition.terms)})" for condition in conditions
-    )
-    return f"coalesce({alternatives}, false)"
-
-
-def _term(term: Term, label: str) -> str:
-    column = label if term.column == "label" else _name(term.column)
-    match term:
-        case OneOf():
-            return f"{column} IN ({', '.join(_literal(value) for value in term.values)})"
-        case AtLeast():
-            return f"{column} >= {term.bound!r}"
-        case Above():
-            return f"{column} > {term.bound!r}"
-        case unreachable:
-            assert_never(unreachable)
-
-
-def _literal(value: object) -> str:
-    return _quoted(value) if isinstance(value, str) else repr(value)
-
-
-def _quoted(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
-
-
-def _name(column: str) -> str:
-    return '"' + column.replace('"', '""') + '"'
-
-
-def _assembled(plan: Plan, newest_us: int | None, rows: Sequence[dict[str, Any]], shadow: tuple[Any, ...]) -> Evidence:
-    epochs: dict[int, Epoch] = {}
-    assigned: dict[tuple[int, Arm], int] = {}
-    cells: defaultdict[Cell, Tally] = defaultdict(Tally)
-    for row in rows:
-        number, arm = row["snapshot_no"], Arm(row["arm"])
-        epoch = Epoch(row["share"], row["stage"])
-        if row["epochs"] != 1 or epochs.setdefault(number, epoch) != epoch:
-            raise UnavailableError(
-                f"decision log, snapshot {number}: found several shares or stages; expected one; find out who else"
-                " writes this log"
-            )
-        column, value = _slice(plan, row)
-        if column is None:
-            assigned[number, arm] = row["assigned"]
-        for index, guardrail in enumerate(plan.guardrails):
-            if column is not None and (column not in guardrail.slices or value not in plan.slices[column]):
-                continue
-            tally = Tally(
-                *(row[f"n_{name}_{index}"] for name in ("units", "bad", "matured", "matured_bad", "labelled"))
-            )
-            cells[Cell(guardrail.name, column, value, number, arm)] = tally
-    return Evidence(
-        newest=None if newest_us is None else _EPOCH + timedelta(microseconds=newest_us),
-        epochs=epochs,
-        cells=dict(cells),
-        assigned=assigned,
-        shadow=ShadowTally(*shadow),
-    )
-
-
-def _slice(plan: Plan, row: dict[str, Any]) -> tuple[str | None, str | None]:
+def _slice(plan: Plan, row: Mapping[str, Any]) -> tuple[str | None, str | None]:
     """Return the column and value by which a row is grouped; None and None when it is of all units."""
     for index, column in enumerate(plan.slices):
         if row[f"rest_{index}"] == 0:

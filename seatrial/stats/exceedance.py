@@ -24,8 +24,10 @@ SMALLEST = 0.01
 #: values above, a timeout among them, share the last bucket: nearly three hours when they are milliseconds
 LARGEST = 1e7
 
-_LOG_GAMMA = math.log((1.0 + RELATIVE_ERROR) / (1.0 - RELATIVE_ERROR))
-_BUCKETS = math.ceil(math.log(LARGEST / SMALLEST) / _LOG_GAMMA) + 2
+#: width of a bucket on the log scale
+LOG_GAMMA = math.log((1.0 + RELATIVE_ERROR) / (1.0 - RELATIVE_ERROR))
+#: number of buckets of every sketch
+BUCKETS = math.ceil(math.log(LARGEST / SMALLEST) / LOG_GAMMA) + 2
 
 
 def freeze_quantile(values: npt.ArrayLike, level: float) -> float | None:
@@ -96,9 +98,9 @@ class LatencySketch:
 
     def __post_init__(self) -> None:
         counts = np.array(require_counts("LatencySketch.counts", self.counts))
-        if counts.shape != (_BUCKETS,):
+        if counts.shape != (BUCKETS,):
             raise ValueError(
-                f"LatencySketch.counts: found shape {counts.shape}; expected {_BUCKETS} buckets; make it "
+                f"LatencySketch.counts: found shape {counts.shape}; expected {BUCKETS} buckets; make it "
                 "with LatencySketch.of"
             )
         counts.flags.writeable = False
@@ -115,9 +117,9 @@ class LatencySketch:
         if (observed < 0).any():
             raise ValueError("LatencySketch.of: found a negative value; expected durations; check the clock")
         inside = np.clip(observed, SMALLEST, LARGEST)
-        bucket = np.ceil(np.log(inside / SMALLEST) / _LOG_GAMMA).astype(np.int64)
-        bucket[observed > LARGEST] = _BUCKETS - 1
-        return cls(np.bincount(bucket, minlength=_BUCKETS).astype(np.float64))
+        bucket = np.ceil(np.log(inside / SMALLEST) / LOG_GAMMA).astype(np.int64)
+        bucket[observed > LARGEST] = BUCKETS - 1
+        return cls(np.bincount(bucket, minlength=BUCKETS).astype(np.float64))
 
     def __add__(self, other: LatencySketch) -> LatencySketch:
         """Return the sketch of both sets of values."""
@@ -148,10 +150,10 @@ class LatencySketch:
         if self.size == 0:
             return None
         bucket = int(np.searchsorted(np.cumsum(self.counts), rank))
-        if bucket == _BUCKETS - 1:
+        if bucket == BUCKETS - 1:
             return math.inf
         # The middle of the bucket, (1 - error) times its upper end, is within the error of both ends.
-        return SMALLEST if bucket == 0 else SMALLEST * math.exp(bucket * _LOG_GAMMA) * (1.0 - RELATIVE_ERROR)
+        return SMALLEST if bucket == 0 else SMALLEST * math.exp(bucket * LOG_GAMMA) * (1.0 - RELATIVE_ERROR)
 
 
 def _rank(size: int, level: float, place: str) -> int:

@@ -21,11 +21,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
 from scipy.optimize import brentq
-from scipy.special import expit, logit, logsumexp
+from scipy.special import expit, logit
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -33,6 +34,8 @@ FloatArray = npt.NDArray[np.float64]
 _FARTHEST = 9 * math.log(10)
 #: tolerance of root finding in log r, far below any figure that is shown
 _TOLERANCE = 1e-12
+#: halvings of an interval of log r until it is as short as the tolerance
+_HALVINGS = 48
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -396,43 +399,43 @@ def ratio_interval(
     return math.exp(limit(1)), math.exp(limit(-1))
 
 
-def ratio_estimate(challenger: npt.ArrayLike, champion: npt.ArrayLike, rho: npt.ArrayLike) -> float:
-    """Return the conditional maximum-likelihood rate ratio of one hypothesis.
+def ratio_estimate(challenger: npt.ArrayLike, champion: npt.ArrayLike, rho: npt.ArrayLike) -> float | FloatArray:
+    """Return the conditional maximum-likelihood rate ratio.
 
     Parameters
     ----------
     challenger, champion, rho
-        Counts of bad units and assignment probabilities, shape (S,).
+        Counts of bad units and assignment probabilities, as in `harm`.
 
     Returns
     -------
-    float
-        The r that solves K1 = sum_s (K1_s + K0_s) theta_s(r); 0.0 or infinity when only one arm had bad
-        units, NaN when neither had.
+    float or array
+        The r that solves K1 = sum_s (K1_s + K0_s) theta_s(r), with the leading shape; 0.0 or infinity when only one
+        arm had bad units, NaN when neither had.
 
     Raises
     ------
     ValueError
-        As `harm`, and for more than one hypothesis.
+        As `harm`.
 
     Examples
     --------
     >>> round(ratio_estimate([20], [90], [0.1]), 6)
     2.0
     """
-    bad = _Counts.of("ratio_estimate", challenger, champion, rho).single("ratio_estimate")
+    bad = _Counts.of("ratio_estimate", challenger, champion, rho)
     total = bad.challenger + bad.champion
-    k1, k0 = float(bad.challenger.sum()), float(bad.champion.sum())
-    if k1 == 0 or k0 == 0:
-        return math.nan if k1 == k0 else (0.0 if k1 == 0 else math.inf)
+    k1, k0 = bad.challenger.sum(axis=-1), bad.champion.sum(axis=-1)
     log_odds = logit(bad.rho)
-
-    def score(log_ratio: float) -> float:
-        return k1 - float(total @ expit(log_odds + log_ratio))
-
     # The root lies between the log odds of the epochs, shifted by log(K1 / K0), which is below log(K1 + K0).
-    bound = float(np.abs(log_odds).max()) + math.log(k1 + k0) + 1.0
-    return math.exp(float(brentq(score, -bound, bound, xtol=_TOLERANCE)))
+    high = np.abs(log_odds).max(initial=0.0) + np.log(np.maximum(k1 + k0, 1.0)) + 1.0
+    low = -high
+    for _ in range(_HALVINGS):
+        middle = 0.5 * (low + high)
+        is_below = (total * expit(log_odds + middle[..., None])).sum(axis=-1) < k1
+        low, high = np.where(is_below, middle, low), np.where(is_below, high, middle)
+    one_sided = np.where(k1 > 0, math.inf, np.where(k0 > 0, 0.0, math.nan))
+    return _scalar_or_array(np.where((k1 > 0) & (k0 > 0), np.exp(0.5 * (low + high)), one_sided))
 
 
 def require_counts(place: str, values: npt.ArrayLike) -> FloatArray:
@@ -508,8 +511,8 @@ class _Counts:
 class _Onsets:
     """When a regression may begin: at the start of the rollout, or with one of its stages."""
 
-    #: 1 where the epoch belongs to the onset, shape (stages, S); onset 0 counts every epoch
-    began: FloatArray
+    #: first epoch of each stage and the end of the last, shape (stages + 1,); onset 0 counts every epoch
+    edges: npt.NDArray[np.int64]
     #: weight of each onset, sum 1; onset 0 holds the half for "from the start" and its part of the other
     weights: FloatArray
 
@@ -524,23 +527,31 @@ class _Onsets:
             )
         weights = np.full(stages, 0.5 / stages)
         weights[0] += 0.5
-        return cls((index >= np.arange(stages)[:, None]).astype(np.float64), weights)
+        return cls(np.searchsorted(index, np.arange(stages + 1)), weights)
 
 
 def _log_ratios(units: _Counts, distances: FloatArray, *, null: float, onsets: _Onsets) -> FloatArray:
     """Return log LR of each onset and distance from `null`, shape (..., stages, distances)."""
     theta = expit(logit(units.rho) + math.log(null))
     spent = np.log1p(theta[..., None] * np.expm1(distances))
-    challenger = units.challenger[..., None, :] * onsets.began
-    total = (units.challenger + units.champion)[..., None, :] * onsets.began
-    return np.asarray(challenger.sum(axis=-1)[..., None] * distances - total @ spent)
+    total = units.challenger + units.champion
+    stages = []
+    for first, end in pairwise(onsets.edges):
+        epochs = slice(first, end)
+        cost = (total[..., None, epochs] @ spent[..., epochs, :])[..., 0, :]
+        stages.append(units.challenger[..., epochs].sum(axis=-1)[..., None] * distances - cost)
+    # A regression that begins with a stage lasts to the end.
+    return np.cumsum(np.stack(stages[::-1], axis=-2), axis=-2)[..., ::-1, :]
 
 
 def _mixture(log_lr: FloatArray, prior: RatioPrior, onsets: _Onsets) -> float | FloatArray:
     """Return the log of the mean of exp(log LR) over onsets and distances."""
-    log_e = logsumexp(log_lr, b=onsets.weights[:, None] * prior.weights, axis=(-2, -1))
+    weights = (onsets.weights[:, None] * prior.weights).ravel()
+    flat = log_lr.reshape(*log_lr.shape[:-2], weights.size)
+    peak = flat.max(axis=-1)
+    log_e = np.log(np.exp(flat - peak[..., None]) @ weights) + peak
     # The weights sum to 1 only up to rounding: without a counted unit the evidence must be exactly none.
-    return _scalar_or_array(np.where((log_lr != 0).any(axis=(-2, -1)), log_e, 0.0))
+    return _scalar_or_array(np.where((flat != 0).any(axis=-1), log_e, 0.0))
 
 
 def _scalar_or_array(values: FloatArray) -> float | FloatArray:

@@ -266,7 +266,7 @@ def test_a_label_counts_within_the_window_later_for_harm_alone_and_not_before_it
 
 
 @pytest.mark.parametrize(
-    ("first", "last", "tally"), [(1.0, 0.0, Tally(1, 0, 1, 0, 1)), (0.0, 1.0, Tally(1, 1, 1, 1, 1))]
+    ("first", "last", "tally"), [(1.0, 0.0, Tally(1, 0, 1, 0, 1, good=1)), (0.0, 1.0, Tally(1, 1, 1, 1, 1))]
 )
 def test_of_two_labels_the_last_to_arrive_wins(logs, first, last, tally):
     write(logs, [a_row(0)], [a_label(0, value=last, arrived_at=T0 + 2 * HOUR), a_label(0, value=first)])
