@@ -219,8 +219,12 @@ def _of(findings: Iterable[Finding], *questions: Question) -> list[Finding]:
 
 
 def _warnings(findings: Iterable[Finding]) -> list[Finding]:
-    """Return the binding warnings that fired; one that did not fire says nothing about safety."""
-    return [f for f in _of(findings, Question.WARNING) if f.verdict is Verdict.FAIL]
+    """Return the binding findings that stop a ramp when they fire; one that did not fire says nothing about safety."""
+    return [f for f in _of(findings, *FREEZING) if f.verdict is Verdict.FAIL]
+
+
+#: Questions whose FAIL keeps the share where it is, and whose other answers widen nothing.
+FREEZING = (Question.WARNING, Question.SCORES, Question.CALIBRATION, Question.DELAY)
 
 
 #: Questions that must have been answered before a stage may be left.

@@ -115,7 +115,7 @@ def tallies(plan: Plan) -> str:
     columns = list(plan.slices)
     sets = ["(snapshot_no, arm)", *(f"(snapshot_no, arm, {name(column)})" for column in columns)]
     keys = "".join(f", {name(c)} AS value_{i}, grouping({name(c)}) AS rest_{i}" for i, c in enumerate(columns))
-    counts = "".join(f", {_moments(i) if g.mean else _tally(i)}" for i, g in enumerate(plan.guardrails))
+    counts = "".join(f", {_tally(i)}{f', {_moments(i)}' if g.mean else ''}" for i, g in enumerate(plan.guardrails))
     return f"""
         SELECT snapshot_no, arm, any_value(share) AS share, any_value(stage) AS stage,
             count(DISTINCT struct_pack(share, stage)) AS epochs, count(*) AS assigned
@@ -155,8 +155,10 @@ def waits(index: int, guardrail: Guardrail) -> str:
         return f"least(greatest(({since}) * {WAIT_STEPS} // {window}, 0), {WAIT_STEPS})::INTEGER"
 
     return f"""
-        SELECT snapshot_no, arm, bad_{index} AS is_bad, {steps("epoch_us($now::TIMESTAMPTZ) - epoch_us(ts)")} AS age,
-            CASE WHEN first_{index} IS NULL THEN -1 ELSE {steps(f"epoch_us(first_{index}) - epoch_us(ts)")} END AS delay,
+        SELECT snapshot_no, arm, bad_{index} AS is_bad,
+            {steps("epoch_us($now::TIMESTAMPTZ) - epoch_us(ts)")} AS age,
+            CASE WHEN first_{index} IS NULL THEN -1
+                ELSE {steps(f"epoch_us(first_{index}) - epoch_us(ts)")} END AS delay,
             count(*)
         FROM flagged WHERE in_{index} AND NOT hidden_{index} GROUP BY ALL
     """  # noqa: S608 quoted

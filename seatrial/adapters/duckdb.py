@@ -141,9 +141,8 @@ class _Look:
                 if column is not None and (column not in guardrail.slices or value not in self.plan.slices[column]):
                     continue
                 cell = Cell(guardrail.name, column, value, number, arm)
-                if guardrail.mean is None:
-                    cells[cell] = Tally(*(row[f"c_{field.name}_{index}"] for field in fields(Tally)))
-                else:
+                cells[cell] = Tally(*(row[f"c_{field.name}_{index}"] for field in fields(Tally)))
+                if guardrail.mean is not None:
                     moments[cell] = Moments(*(row[f"m_{field.name}_{index}"] for field in fields(Moments)))
         return epochs, assigned, cells, moments
 

@@ -10,9 +10,12 @@ from seatrial.errors import SeatrialError
 from seatrial.evidence import Evidence
 from seatrial.gates.assignment import assignment, losses
 from seatrial.gates.contract import contract
+from seatrial.gates.delays import delays
 from seatrial.gates.finding import Finding, Question
 from seatrial.gates.freshness import freshness
 from seatrial.gates.guardrails import exposure, harm, promotion, warnings
+from seatrial.gates.pairs import advice, paired_losses
+from seatrial.gates.scores import scores, shadow_scores
 from seatrial.gates.shadow import shadow
 from seatrial.ledger import Record
 from seatrial.plan import Canary, Gates, Shadow
@@ -131,15 +134,31 @@ def _judge_logs(ports: Ports, rollout: Rollout, plan: Plan, *, now: datetime) ->
     fresh = freshness(evidence, max_age=plan.evidence.max_age, now=now)
     found = (fresh, *_about(rollout, plan, evidence))
     if rollout.state is State.SHADOW:
-        found = (*found, *_recent_target(ports, rollout, plan, now=now))
+        policy = ports.store.release(rollout.challenger).release.policy
+        cut_offs = [cut_off.at_least for rules in policy.cut_offs.values() for cut_off in rules]
+        found = (
+            *found,
+            *advice(evidence, plan, cut_off=min(cut_offs, default=None)),
+            *_recent_target(ports, rollout, plan, now=now),
+        )
     return Judged(evidence, found)
 
 
 def _about(rollout: Rollout, plan: Plan, evidence: Evidence) -> tuple[Finding, ...]:
     stage = plan.stages[rollout.stage]
     if isinstance(stage, Shadow):
-        return tuple(shadow(evidence.shadow, stage, alpha=plan.budgets.promote))
-    watched = (*_assigned(evidence, plan), *harm(evidence, plan), *warnings(evidence, plan))
+        return (
+            *shadow(evidence.shadow, stage, alpha=plan.budgets.promote),
+            *shadow_scores(evidence, plan),
+            *paired_losses(evidence, plan, stage),
+        )
+    watched = (
+        *_assigned(evidence, plan),
+        *harm(evidence, plan),
+        *warnings(evidence, plan),
+        *scores(evidence, plan),
+        *delays(evidence, plan),
+    )
     if isinstance(stage, Canary):
         return (*watched, *exposure(evidence, plan, rule_out=stage.rule_out))
     if rollout.state is State.LABELS:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from seatrial.gates.finding import Finding, Question
 from seatrial.plan import Source
 from seatrial.stats import kernel, srm
@@ -23,6 +25,15 @@ def assignment(evidence: Evidence, *, alpha: float) -> Finding:
     """
     challenger, champion, rho = evidence.assigned_series()
     units = int(challenger.sum() + champion.sum())
+    if evidence.crossed:
+        return Finding(
+            Question.ASSIGNMENT,
+            "units",
+            Verdict.FAIL,
+            f"{evidence.crossed:,} units were seen in both arms of one snapshot: assignment is not sticky, so that"
+            " units are no units; find out whether routers disagree or the log writes another key",
+            {"crossed": evidence.crossed, "challenger_units": int(challenger.sum())},
+        )
     if units == 0:
         return Finding(
             Question.ASSIGNMENT,
@@ -67,16 +78,20 @@ def losses(evidence: Evidence, plan: Plan, *, alpha: float) -> list[Finding]:
         for column in each.slices
         for value in plan.slices[column]
     ]
+    counted = [each for each in asked if any(each[2].total(each[1]))]
+    if not counted:
+        return []
+    challenger = np.stack([series.challenger[name] for _, name, series in counted])
+    champion = np.stack([series.champion[name] for _, name, series in counted])
+    log_es = np.atleast_1d(srm.odds_tilt(challenger, champion, evidence.rho))
     return [
-        _loss(subject, series, counted, alpha=alpha / len(asked))
-        for subject, counted, series in asked
-        if any(series.total(counted))
+        _loss(subject, series, name, float(log_e), alpha=alpha / len(asked))
+        for (subject, name, series), log_e in zip(counted, log_es, strict=True)
     ]
 
 
-def _loss(subject: str, series: Series, counted: str, *, alpha: float) -> Finding:
+def _loss(subject: str, series: Series, counted: str, log_e: float, *, alpha: float) -> Finding:
     challenger, champion = series.challenger[counted], series.champion[counted]
-    log_e = float(srm.odds_tilt(challenger, champion, series.rho))
     is_broken = log_e >= math.log(1.0 / alpha)
     expected = float(((challenger + champion) * series.rho).sum())
     seen = f"{subject}: {int(challenger.sum()):,} are the challenger's, {expected:,.0f} were expected"

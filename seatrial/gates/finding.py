@@ -21,6 +21,9 @@ class Question(StrEnum):
     SHADOW = "shadow"  #: does the challenger run on copies of real requests
     HARM = "harm"  #: is a guardrail proven worse
     WARNING = "warning"  #: is it likely worse, so that the ramp should stand still
+    SCORES = "scores"  #: has the distribution of the score collapsed or moved
+    CALIBRATION = "calibration"  #: are outcomes as frequent as scored
+    DELAY = "delay"  #: do labels of both arms take equally long
     EXPOSURE = "exposure"  #: is gross harm ruled out, so that the share may grow
     PROMOTION = "promotion"  #: is harm beyond the margin ruled out on matured labels
 

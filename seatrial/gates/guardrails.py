@@ -8,54 +8,69 @@ harm out; for promotion on matured units alone.
 from __future__ import annotations
 
 import math
+from collections import defaultdict
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from seatrial.evidence import Arm
+from seatrial.gates import amounts
 from seatrial.gates.finding import Finding, Question
 from seatrial.plan import Consequence
 from seatrial.stats import kernel
+from seatrial.stats.multiplicity import closed_benjamini_hochberg
 from seatrial.stats.rate import below
 from seatrial.verdict import Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from numpy.typing import NDArray
 
     from seatrial.evidence import Evidence, Series
     from seatrial.plan import Guardrail, Hypothesis, Margin, Plan
+
+#: From this rate of bad units on the good ones are counted too; below it they add nothing worth their assumptions.
+COMMON = 0.05
 
 
 def harm(evidence: Evidence, plan: Plan) -> list[Finding]:
     """Return one finding for each guardrail and declared slice: FAIL when it is proven worse, otherwise INCONCLUSIVE.
 
     The rollback budget is split over all hypotheses by weight (weighted e-Bonferroni), so that over the whole rollout
-    a release that is no worse is rolled back with at most that probability.
+    a release that is no worse is rolled back with at most that probability. When a guardrail fails, closed e-BH names
+    the slices it is worse in; that explains and decides nothing.
     """
-    hypotheses = plan.hypotheses()
-    series = [evidence.series(h.guardrail, h.slice_column, h.slice_value) for h in hypotheses]
-    log_es = _harm_log_e(series, stages=len(plan.stages))
     guardrails = {g.name: g for g in plan.guardrails}
+    hypotheses = plan.hypotheses()
+    asked = [_Asked.of(evidence, guardrails[h.guardrail], h.slice_column, h.slice_value) for h in hypotheses]
+    log_es = _harm_log_e(evidence, plan, asked)
+    findings = [_harm_finding(a, log_e, alpha=h.alpha) for a, log_e, h in zip(asked, log_es, hypotheses, strict=True)]
+    culprits = _culprits(hypotheses, log_es, findings, alpha=plan.budgets.rollback)
     return [
-        _harm_finding(h, guardrails[h.guardrail], s, log_e)
-        for h, s, log_e in zip(hypotheses, series, log_es, strict=True)
+        _with_culprits(f, culprits[h.guardrail], alpha=plan.budgets.rollback)
+        if f.verdict is Verdict.FAIL and culprits[h.guardrail]
+        else f
+        for f, h in zip(findings, hypotheses, strict=True)
     ]
 
 
 def warnings(evidence: Evidence, plan: Plan) -> list[Finding]:
     """Return one finding for each guardrail: FAIL when harm is likely at the looser hold budget."""
-    series = [evidence.series(g.name) for g in plan.guardrails]
-    log_es = _harm_log_e(series, stages=len(plan.stages))
+    asked = [_Asked.of(evidence, guardrail) for guardrail in plan.guardrails]
     findings = []
-    for guardrail, counts, log_e in zip(plan.guardrails, series, log_es, strict=True):
-        is_likely = log_e >= math.log(1.0 / plan.budgets.hold)
+    for each, log_e in zip(asked, _harm_log_e(evidence, plan, asked), strict=True):
+        is_likely = log_e is not None and log_e >= math.log(1.0 / plan.budgets.hold)
+        seen = each.described(is_loud=True)
         findings.append(
             Finding(
                 Question.WARNING,
-                guardrail.name,
+                each.subject,
                 Verdict.FAIL if is_likely else Verdict.INCONCLUSIVE,
-                f"{guardrail.name} is likely worse: {_counted(counts)}" if is_likely else _counted(counts),
-                _numbers(counts, log_e),
-                is_binding=_is_acted_on(guardrail) and guardrail.consequence is not Consequence.NOTIFY,
+                f"{each.subject} is likely worse: {seen}" if is_likely else seen,
+                {**each.numbers, "log_e": log_e},
+                is_binding=_is_acted_on(each.guardrail) and each.guardrail.consequence is not Consequence.NOTIFY,
             )
         )
     return findings
@@ -70,8 +85,8 @@ def exposure(evidence: Evidence, plan: Plan, *, rule_out: Margin) -> list[Findin
     return [
         _ruled_out(
             Question.EXPOSURE,
+            evidence,
             guardrail,
-            evidence.series(guardrail.name),
             margin=rule_out if guardrail.margin.is_relative else guardrail.margin,
             counted="bad" if guardrail.margin.is_relative else "matured_bad",
             of="units" if guardrail.margin.is_relative else "matured",
@@ -89,146 +104,255 @@ def promotion(evidence: Evidence, plan: Plan) -> list[Finding]:
     """
     findings = []
     for guardrail in plan.guardrails:
-        series = evidence.series(guardrail.name)
         finding = _ruled_out(
             Question.PROMOTION,
+            evidence,
             guardrail,
-            series,
             margin=guardrail.margin,
             counted="matured_bad",
             of="matured",
             alpha=plan.budgets.promote,
         )
+        series = evidence.series(guardrail.name)
         findings.append(_with_coverage(finding, series, plan.label_coverage.at_least))
     return findings
 
 
-def _harm_log_e(series: Sequence[Series], *, stages: int) -> list[float]:
-    if not series:
-        return []
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """One guardrail on all units or on one slice, with what was counted of it."""
+
+    guardrail: Guardrail
+    column: str | None
+    value: str | None
+    series: Series
+    averages: Mapping[Arm, float] | None  #: of a guardrail with mean
+    #: why nothing can be counted, or None
+    gap: str | None
+
+    @classmethod
+    def of(
+        cls, evidence: Evidence, guardrail: Guardrail, column: str | None = None, value: str | None = None
+    ) -> _Asked:
+        averages = amounts.averages(evidence, guardrail, column, value) if guardrail.mean else None
+        is_open = guardrail.exceeds is not None and not (
+            evidence.frozen is not None and guardrail.name in evidence.frozen.quantiles
+        )
+        gap = "the champion answered too few units before the rollout to freeze its quantile" if is_open else None
+        return cls(guardrail, column, value, evidence.series(guardrail.name, column, value), averages, gap)
+
+    @property
+    def subject(self) -> str:
+        name = self.guardrail.name
+        return name if self.column is None else f"{name} · {self.column}={self.value}"
+
+    @property
+    def numbers(self) -> dict[str, float | int | str | None]:
+        bad, bad_champion = self.series.total("bad")
+        units, champion_units = self.series.total("units")
+        if self.averages is not None:
+            return {
+                "challenger_mean": self.averages[Arm.CHALLENGER],
+                "champion_mean": self.averages[Arm.CHAMPION],
+                "challenger_units": units,
+                "champion_units": champion_units,
+            }
+        return {
+            "challenger_bad": bad,
+            "challenger_units": units,
+            "champion_bad": bad_champion,
+            "champion_units": champion_units,
+        }
+
+    def described(self, *, is_loud: bool) -> str:
+        """Return the counts in words; `is_loud` adds the ratio, which quiet slices are spared."""
+        units, champion_units = self.series.total("units")
+        if self.gap is not None:
+            return self.gap
+        if self.averages is not None:
+            challenger, champion = (_amount(self.averages[arm]) for arm in (Arm.CHALLENGER, Arm.CHAMPION))
+            return f"mean {challenger} over {units:,} units against {champion} over {champion_units:,}"
+        bad, bad_champion = self.series.total("bad")
+        counts = f"{bad:,} of {units:,} against {bad_champion:,} of {champion_units:,}"
+        return f"{counts}, {self._ratio()}" if is_loud else counts
+
+    def _ratio(self) -> str:
+        estimate = kernel.ratio_estimate(self.series.challenger["bad"], self.series.champion["bad"], self.series.rho)
+        return "no ratio yet" if np.isnan(estimate) else f"ratio {estimate:.2f}"
+
+    def interval(self, *, alpha: float) -> dict[str, float]:
+        """Return the limits of the rate ratio that hold at all looks, for a guardrail that counts units."""
+        if self.averages is not None:
+            return {}
+        bad = self.series.challenger["bad"], self.series.champion["bad"]
+        low, high = kernel.ratio_interval(*bad, self.series.rho, alpha=alpha)
+        return {"ratio_low": low, "ratio_high": high}
+
+
+def _harm_log_e(evidence: Evidence, plan: Plan, asked: Sequence[_Asked]) -> list[float | None]:
+    """Return log E of harm for each; None where a mean has too few units to be asked."""
+    if not evidence.epochs:
+        return [None if each.averages is not None else 0.0 for each in asked]
+    log_es: list[float | None] = [None] * len(asked)
+    by_rate: defaultdict[float | None, list[int]] = defaultdict(list)
+    for at, each in enumerate(asked):
+        if each.averages is None:
+            by_rate[_common_rate(each.guardrail)].append(at)
+        else:
+            log_es[at] = amounts.log_e_worse(evidence, each.guardrail, each.column, each.value)
+    for rate, places in by_rate.items():
+        counted = _counts_log_e([asked[at].series for at in places], rate, stages=len(plan.stages))
+        for at, log_e in zip(places, counted, strict=True):
+            log_es[at] = log_e
+    return log_es
+
+
+def _common_rate(guardrail: Guardrail) -> float | None:
+    """Return the declared rate of a guardrail whose good units are worth counting."""
+    if guardrail.expected is None or guardrail.expected.rate < COMMON:
+        return None
+    return guardrail.expected.rate
+
+
+def _counts_log_e(series: Sequence[Series], rate: float | None, *, stages: int) -> list[float]:
     first = series[0]
-    if not first.rho.size:
-        return [0.0] * len(series)
-    log_e = kernel.harm(
-        np.stack([s.challenger["bad"] for s in series]),
-        np.stack([s.champion["bad"] for s in series]),
-        first.rho,
-        stage=first.stage,
-        stages=stages,
-    )
+
+    def stacked(name: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        return np.stack([s.challenger[name] for s in series]), np.stack([s.champion[name] for s in series])
+
+    if rate is None:
+        log_e = kernel.harm(*stacked("bad"), first.rho, stage=first.stage, stages=stages)
+    else:
+        counts = (*stacked("bad"), *stacked("good"))
+        log_e = kernel.harm_of_all(*counts, first.rho, rate=rate, stage=first.stage, stages=stages)
     return [float(value) for value in np.atleast_1d(log_e)]
 
 
-def _harm_finding(hypothesis: Hypothesis, guardrail: Guardrail, series: Series, log_e: float) -> Finding:
-    is_proven = log_e >= math.log(1.0 / hypothesis.alpha)
-    subject = guardrail.name
-    if hypothesis.slice_column is not None:
-        subject = f"{guardrail.name} · {hypothesis.slice_column}={hypothesis.slice_value}"
+def _harm_finding(asked: _Asked, log_e: float | None, *, alpha: float) -> Finding:
+    needed = math.log(1.0 / alpha)
+    is_proven = log_e is not None and log_e >= needed
     verb = "is worse" if is_proven else "is not shown to be worse"
-    # The ratio costs a root search, and there are many quiet slices.
-    is_quiet = hypothesis.slice_column is not None and not is_proven
-    counted = _counts_of(series) if is_quiet else _counted(series)
+    # A root search for each of many quiet slices would cost more than all of the evidence.
+    seen = asked.described(is_loud=asked.column is None or is_proven)
+    known = "too few units to tell" if log_e is None else f"E = {_readable(log_e)}, needed {1.0 / alpha:,.0f}"
+    limits = asked.interval(alpha=alpha) if is_proven else {}
+    if limits:
+        seen += f", {limits['ratio_low']:.2f} to {limits['ratio_high']:.2f} at all looks"
     return Finding(
         Question.HARM,
-        subject,
+        asked.subject,
         Verdict.FAIL if is_proven else Verdict.INCONCLUSIVE,
-        f"{subject} {verb}: {counted} (E = {_readable(log_e)}, needed {1.0 / hypothesis.alpha:,.0f})",
-        {**_numbers(series, log_e), "threshold": math.log(1.0 / hypothesis.alpha)},
-        is_binding=_is_acted_on(guardrail) and guardrail.consequence is Consequence.ROLL_BACK,
+        f"{asked.subject} {verb}: {seen} ({known})",
+        {**asked.numbers, "log_e": log_e, "threshold": needed, **limits},
+        is_binding=_is_acted_on(asked.guardrail) and asked.guardrail.consequence is Consequence.ROLL_BACK,
+    )
+
+
+def _culprits(
+    hypotheses: Sequence[Hypothesis], log_es: Sequence[float | None], findings: Sequence[Finding], *, alpha: float
+) -> dict[str, list[str]]:
+    """Return for each guardrail that failed the slices that closed e-BH names; for all others none."""
+    failed = {h.guardrail for h, f in zip(hypotheses, findings, strict=True) if f.verdict is Verdict.FAIL}
+    named: defaultdict[str, list[str]] = defaultdict(list)
+    for guardrail in failed:
+        slices = [
+            (f"{h.slice_column}={h.slice_value}", log_e)
+            for h, log_e in zip(hypotheses, log_es, strict=True)
+            if h.guardrail == guardrail and h.slice_column is not None and log_e is not None
+        ]
+        chosen = closed_benjamini_hochberg([log_e for _, log_e in slices], alpha=alpha)
+        named[guardrail] = [name for (name, _), is_named in zip(slices, chosen, strict=True) if is_named]
+    return named
+
+
+def _with_culprits(finding: Finding, named: Iterable[str], *, alpha: float) -> Finding:
+    listed = ", ".join(named)
+    return replace(
+        finding,
+        reason=f"{finding.reason}; worse in {listed} (at most {alpha:.0%} of such names are wrong)",
+        numbers={**finding.numbers, "slices": listed},
     )
 
 
 def _ruled_out(
     question: Question,
+    evidence: Evidence,
     guardrail: Guardrail,
-    series: Series,
     *,
     margin: Margin,
     counted: str,
     of: str,
     alpha: float,
 ) -> Finding:
-    bad_challenger, bad_champion = series.total(counted)
-    units, champion_units = series.total(of)
-    if margin.is_relative:
-        log_e = float(
-            kernel.noninferiority(series.challenger[counted], series.champion[counted], series.rho, margin=margin.value)
+    asked = _Asked.of(evidence, guardrail)
+    needed = math.log(1.0 / alpha)
+    log_e = _relief_log_e(evidence, asked, margin=margin, counted=counted, of=of)
+    is_shown = log_e is not None and log_e >= needed
+    numbers = asked.numbers if asked.averages is not None else _counted(asked.series, counted, of)
+    seen = asked.described(is_loud=False)
+    if asked.averages is None and asked.gap is None:
+        seen = (
+            f"{numbers['challenger_bad']:,} of {numbers['challenger_units']:,} against"
+            f" {numbers['champion_bad']:,} of {numbers['champion_units']:,}"
         )
-    else:
-        log_e = below(bad_challenger, units, bound=margin.value)
-    is_shown = log_e >= math.log(1.0 / alpha)
+    known = "too few units to tell" if log_e is None else f"E = {_readable(log_e)}, needed {1.0 / alpha:,.0f}"
     return Finding(
         question,
         guardrail.name,
         Verdict.PASS if is_shown else Verdict.INCONCLUSIVE,
-        f"{guardrail.name}: {margin} worse {'is ruled out' if is_shown else 'is not ruled out yet'}:"
-        f" {bad_challenger:,} of {units:,} against {bad_champion:,} of {champion_units:,}"
-        f" (E = {_readable(log_e)}, needed {1.0 / alpha:,.0f})",
-        {
-            "challenger_bad": bad_challenger,
-            "challenger_units": units,
-            "champion_bad": bad_champion,
-            "champion_units": champion_units,
-            "log_e": log_e,
-            "threshold": math.log(1.0 / alpha),
-        },
+        f"{guardrail.name}: {margin} worse {'is ruled out' if is_shown else 'is not ruled out yet'}: {seen} ({known})",
+        {**numbers, "log_e": log_e, "threshold": needed},
         is_binding=_is_acted_on(guardrail) and guardrail.consequence is not Consequence.NOTIFY,
     )
 
 
+def _relief_log_e(evidence: Evidence, asked: _Asked, *, margin: Margin, counted: str, of: str) -> float | None:
+    """Return log E against harm beyond `margin`; None where the question cannot be asked yet."""
+    series = asked.series
+    if asked.gap is not None:
+        return None
+    if asked.averages is not None:
+        return amounts.log_e_not_worse(evidence, asked.guardrail, margin=margin.value) if evidence.epochs else None
+    if margin.is_relative:
+        bad = series.challenger[counted], series.champion[counted]
+        return float(kernel.noninferiority(*bad, series.rho, margin=margin.value))
+    return below(series.total(counted)[0], series.total(of)[0], bound=margin.value)
+
+
+def _counted(series: Series, counted: str, of: str) -> dict[str, float | int | str | None]:
+    (bad, bad_champion), (units, champion_units) = series.total(counted), series.total(of)
+    return {
+        "challenger_bad": bad,
+        "challenger_units": units,
+        "champion_bad": bad_champion,
+        "champion_units": champion_units,
+    }
+
+
 def _with_coverage(finding: Finding, series: Series, at_least: float) -> Finding:
-    """Return `finding`, as INCONCLUSIVE when too few matured units of either arm have a label."""
-    shares = [
-        labelled / matured if matured else 0.0
-        for labelled, matured in zip(series.total("labelled"), series.total("matured"), strict=True)
-    ]
+    """Return `finding`, as INCONCLUSIVE when too few matured units of either arm have a label.
+
+    A unit whose label the action hides is not asked for one; `hidden` units are counted with the matured ones.
+    """
+    matured, hidden, labelled = (series.total(name) for name in ("matured", "hidden", "labelled"))
+    seen = [whole - part for whole, part in zip(matured, hidden, strict=True)]
+    shares = [part / whole if whole else 0.0 for part, whole in zip(labelled, seen, strict=True)]
     numbers = {**finding.numbers, "challenger_coverage": shares[0], "champion_coverage": shares[1]}
     if min(shares) >= at_least:
-        return Finding(
-            finding.question,
-            finding.subject,
-            finding.verdict,
-            finding.reason,
-            numbers,
-            is_binding=finding.is_binding,
-        )
-    return Finding(
-        finding.question,
-        finding.subject,
-        Verdict.INCONCLUSIVE,
+        return replace(finding, numbers=numbers)
+    reason = (
         f"{finding.subject}: {shares[0]:.0%} (challenger) and {shares[1]:.0%} (champion) of the matured units have a"
-        f" label, the plan asks for {at_least:.0%}",
-        numbers,
-        is_binding=finding.is_binding,
+        f" label, the plan asks for {at_least:.0%}"
     )
+    return replace(finding, verdict=Verdict.INCONCLUSIVE, reason=reason, numbers=numbers)
 
 
 def _is_acted_on(guardrail: Guardrail) -> bool:
     return not guardrail.dry_run
 
 
-def _counted(series: Series) -> str:
-    estimate = kernel.ratio_estimate(series.challenger["bad"], series.champion["bad"], series.rho)
-    ratio = "no ratio yet" if math.isnan(estimate) else f"ratio {estimate:.2f}"
-    return f"{_counts_of(series)}, {ratio}"
-
-
-def _counts_of(series: Series) -> str:
-    bad, bad_champion = series.total("bad")
-    units, champion_units = series.total("units")
-    return f"{bad:,} of {units:,} against {bad_champion:,} of {champion_units:,}"
-
-
-def _numbers(series: Series, log_e: float) -> dict[str, float | int | str | None]:
-    bad, bad_champion = series.total("bad")
-    units, champion_units = series.total("units")
-    return {
-        "challenger_bad": bad,
-        "challenger_units": units,
-        "champion_bad": bad_champion,
-        "champion_units": champion_units,
-        "log_e": log_e,
-    }
+def _amount(value: float) -> str:
+    return "nothing" if math.isnan(value) else f"{value:,.4g}"
 
 
 def _readable(log_e: float) -> str:

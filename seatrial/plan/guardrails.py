@@ -45,8 +45,13 @@ class Mean(Checked):
     window: Duration | None = Field(
         None, description="the time for which the decisions of a unit are added up, such as 7 d; one when left out"
     )
-    worse: Literal["higher", "lower"] = Field("higher", description="higher or lower: which mean is the worse one")
-    typical: Number = Field(description="the champion's mean before the rollout, which sharpens and never decides")
+    worse: Literal["higher", "lower"] = Field(
+        "higher",
+        description="higher or lower: which mean is worse; with lower, a margin of 25 % is the mean divided by 1.25",
+    )
+    typical: Annotated[Number, Field(gt=0)] = Field(
+        description="the champion's mean before the rollout, which sharpens and never decides"
+    )
     deviation: Annotated[Number, Field(gt=0)] = Field(
         description="the standard deviation of one unit before the rollout, which sharpens and never decides"
     )

@@ -50,6 +50,13 @@ _MEANINGS: Mapping[tuple[Question, Verdict], str] = {
     (Question.HARM, Verdict.FAIL): "harm proven",
     (Question.WARNING, Verdict.INCONCLUSIVE): "quiet",
     (Question.WARNING, Verdict.FAIL): "likely worse, share stands still",
+    (Question.SCORES, Verdict.PASS): "as varied as the champion's",
+    (Question.SCORES, Verdict.INCONCLUSIVE): "no shift shown",
+    (Question.SCORES, Verdict.FAIL): "collapsed or moved",
+    (Question.CALIBRATION, Verdict.INCONCLUSIVE): "not shown to be off",
+    (Question.CALIBRATION, Verdict.FAIL): "outcomes are not as scored",
+    (Question.DELAY, Verdict.INCONCLUSIVE): "no difference shown",
+    (Question.DELAY, Verdict.FAIL): "labels of one arm come sooner",
     (Question.EXPOSURE, Verdict.PASS): "gross harm ruled out",
     (Question.EXPOSURE, Verdict.INCONCLUSIVE): "gross harm not ruled out yet",
     (Question.PROMOTION, Verdict.PASS): "harm beyond the margin ruled out",
@@ -100,6 +107,9 @@ def ranked(findings: Iterable[Finding]) -> list[Finding]:
         Question.CONTRACT,
         Question.SHADOW,
         Question.WARNING,
+        Question.DELAY,
+        Question.SCORES,
+        Question.CALIBRATION,
         Question.PROMOTION,
         Question.EXPOSURE,
     ]
@@ -216,6 +226,20 @@ def _flipped(finding: Finding) -> str | None:
     return None if flipped is None else f"{rate(flipped)} flipped"
 
 
+def _averaged(finding: Finding) -> str | None:
+    challenger, champion = number(finding, "challenger_mean"), number(finding, "champion_mean")
+    if challenger is None or champion is None:
+        return None
+    return f"mean {challenger:,.4g} against {champion:,.4g} raw"
+
+
+def _calibrated(finding: Finding) -> str | None:
+    labelled, positive = number(finding, "labelled"), number(finding, "positive")
+    return (
+        f"{rate(positive / labelled)} of {labelled:,.0f} labels positive" if labelled and positive is not None else None
+    )
+
+
 def _covered(finding: Finding) -> str | None:
     challenger, champion = number(finding, "challenger_coverage"), number(finding, "champion_coverage")
     if challenger is None or champion is None:
@@ -230,6 +254,8 @@ def _age(finding: Finding) -> str | None:
 
 _FIGURES: tuple[Callable[[Finding], str | None], ...] = (
     rates,
+    _averaged,
+    _calibrated,
     _assigned,
     _failed,
     _flipped,

@@ -231,6 +231,9 @@ class DelayComparison:
     z: float
     #: two-sided p-value of this one look
     p_value: float
+    #: early labels of the challenger beyond what equal delays would give, with its variance
+    excess: float
+    variance: float
 
 
 def delay_equality(delays: npt.ArrayLike, is_challenger: npt.ArrayLike, epoch: npt.ArrayLike) -> DelayComparison | None:
@@ -285,7 +288,7 @@ def delay_equality(delays: npt.ArrayLike, is_challenger: npt.ArrayLike, epoch: n
     if variance <= 0:
         return None
     z = float(excess / math.sqrt(variance))
-    return DelayComparison(z, float(2.0 * ndtr(-abs(z))))
+    return DelayComparison(z, float(2.0 * ndtr(-abs(z))), float(excess), float(variance))
 
 
 def _log_rank(delays: FloatArray, challenger: npt.NDArray[np.bool_]) -> tuple[float, float]:
