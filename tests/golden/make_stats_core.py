@@ -58,7 +58,7 @@ def harm(k1, k0, rho, grid, null=1):
 def staged(stages):
     """Return E with onsets, the two epochs being the first two of `stages` stages."""
     onsets = [harm(K1[j:], K0[j:], RHO[j:], DEFAULT) for j in range(2)] + [mp.mpf(1)] * (stages - 2)
-    return onsets[0] / 2 + sum(onsets) / stages / 2
+    return onsets[0] * 4 / 5 + sum(onsets) / stages / 5
 
 
 def harm_of_all(rate):
