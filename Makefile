@@ -1,7 +1,7 @@
 # Every step from a fresh checkout; needs a POSIX shell and Python 3.11 to 3.14, and fetches the rest.
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo up test lint browser screenshots lock clean
+.PHONY: help env demo up test lint browser screenshots lock clean bench-decisions bench-decisions-full bench-looks
 
 BIN := .venv/bin
 TESTS := seatrial deployments tests
@@ -10,7 +10,7 @@ TESTS := seatrial deployments tests
 timed = @began=$$(date +%s); $(2); code=$$?; printf '%-12s %s s\n' "$(1)" "$$(($$(date +%s) - began))"; exit $$code
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-20s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 env: .venv/ready ## make .venv from requirements.lock, if it is not up to date
 
@@ -40,6 +40,15 @@ browser: env ## find Chromium for the browser tests, or install it where apt-get
 
 screenshots: env browser ## take the pictures of docs/images again
 	@$(BIN)/python -m deployments.screenshots
+
+bench-decisions: env ## measure how well rollouts are decided, ours and other rules: two minutes on two cores
+	$(call timed,benchmark,$(BIN)/python -m benchmarks.decisions --write)
+
+bench-decisions-full: env ## the same with every stream and more rollouts of each: about ten minutes
+	$(call timed,benchmark,$(BIN)/python -m benchmarks.decisions --full --write)
+
+bench-looks: env ## measure what one look costs, and the looks at ten thousand rollouts: about two minutes
+	$(call timed,benchmark,$(BIN)/python -m benchmarks.looks)
 
 lock: ## resolve pyproject.toml into requirements.lock, keeping what still fits
 	@deployments/environment.sh lock

@@ -6,8 +6,9 @@ from prefect import task
 from prefect.artifacts import create_markdown_artifact, create_progress_artifact
 
 from seatrial.control.judging import judge_labels
+from seatrial.control.measuring import measured
 from seatrial.control.watching import is_open
-from seatrial.report import findings_table, page, stage_report
+from seatrial.report import findings_table, page, quality, stage_report
 from seatrial.rollout import State
 from tasks.plant import OPTIONS, plant
 from tasks.rollouts import release_names
@@ -30,8 +31,10 @@ def publish_page(rollout_id: str) -> None:
     )
     create_markdown_artifact(
         key=f"rollout-{rollout_id}-{stage}",
-        markdown=stage_report(rollout, plan, looks, entries, now=now),
-        description=f"{names[rollout.challenger]}: findings of stage {stage}",
+        markdown=stage_report(
+            rollout, plan, looks, entries, evidence=measured(here.ports, rollout, plan, now=now), now=now
+        ),
+        description=f"{names[rollout.challenger]}: findings of stage {stage}, and what was measured",
     )
 
 
@@ -66,6 +69,8 @@ def publish_labels(rollout_id: str) -> None:
     name = release_names()[rollout.challenger]
     create_markdown_artifact(
         key=f"rollout-{rollout_id}-label-evaluation",
-        markdown=f"# Matured labels of {name}\n\n{findings_table(judged.findings)}",
+        markdown="\n\n".join(
+            [f"# Matured labels of {name}", findings_table(judged.findings), quality(judged.evidence, plan)]
+        ),
         description=f"{name}: matured labels, {rollout.state}",
     )

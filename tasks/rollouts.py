@@ -9,6 +9,7 @@ from pathlib import Path
 
 from prefect import task
 
+from seatrial.control.measuring import decided_on
 from seatrial.control.moving import step
 from seatrial.control.opening import start
 from seatrial.control.publishing import agree
@@ -146,7 +147,14 @@ def put_question(rollout_id: str) -> Asked:
     )
     left = PATIENCE if rollout.deadline is None else max(rollout.deadline - now, plan.lease)
     return Asked(
-        question(rollout, plan, here.store.looks(rollout.id), names, now=now),
+        question(
+            rollout,
+            plan,
+            here.store.looks(rollout.id),
+            names,
+            evidence=decided_on(here.ports, rollout),
+            now=now,
+        ),
         choices,
         rollout.evidence_digest or "",
         int(left.total_seconds()),

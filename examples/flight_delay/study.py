@@ -27,13 +27,27 @@ from seatrial.adapters.router import InProcessRouter
 from seatrial.adapters.scoring import load_scorer
 from seatrial.control.moving import step
 from seatrial.control.opening import register, start
-from seatrial.evidence import WAIT_STEPS, Arm, Cell, Epoch, Evidence, ShadowTally, Tally, Wait
+from seatrial.evidence import (
+    WAIT_STEPS,
+    Arm,
+    Cell,
+    Epoch,
+    Evidence,
+    Frozen,
+    ScoreCell,
+    ScoredPair,
+    ScoreTally,
+    ShadowTally,
+    Tally,
+    Wait,
+)
 from seatrial.gates.finding import Finding, Question
 from seatrial.plan import OneOf, Source, load_plan
 from seatrial.ports import Commit, Ports
 from seatrial.release import load_release
 from seatrial.rollout import FINAL, Answer, Choice, Rollout, State
 from seatrial.routing import RoutingSnapshot, slot_of
+from seatrial.stats.scores import ScoreGrid
 from seatrial.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -43,7 +57,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from examples.flight_delay.features import FeatureStore
-    from seatrial.plan import Guardrail, Plan, Term
+    from seatrial.plan import Guardrail, Plan, Scores, Term
     from seatrial.ports import Registered, Scope
     from seatrial.release import Release
 
@@ -97,7 +111,8 @@ class Scene:
     arrives: Integers  #: arrival of the label, µs since 1970; `_NEVER` for diverted flights
     late: NDArray[np.float64]  #: the label; NaN for diverted flights
     attributes: Mapping[str, Texts]
-    actions: Texts  #: of the champion and of the challenger, shape (2, flights)
+    scores: NDArray[np.float64]  #: of the champion and of the challenger, shape (2, flights)
+    actions: Texts  #: as `scores`
     bad: Mapping[str, Flags]  #: by guardrail, as `actions`; by label, once the label is known
     places: Mapping[str, Integers]  #: index of the unit's value in each slice column; their number if undeclared
 
@@ -126,9 +141,9 @@ class Study:
         plan = load_plan(PLANS / trial.plan)
         late = flights["late"].to_numpy()
         attributes = {name: flights[name].to_numpy(dtype=np.str_) for name in ATTRIBUTES}
-        actions = np.array(
-            [self._actions(champion, trial.champion, flights), self._actions(challenger, trial.challenger, flights)]
-        )
+        both = [(champion, trial.champion), (challenger, trial.challenger)]
+        scores = np.array([self._scores(release, recipe, flights) for release, recipe in both])
+        actions = np.array([_actions(release, one, attributes) for (release, _), one in zip(both, scores, strict=True)])
         return Scene(
             trial=trial,
             plan=plan,
@@ -140,19 +155,23 @@ class Study:
             arrives=_microseconds(flights["label_arrives_at"]),
             late=late,
             attributes=attributes,
+            scores=scores,
             actions=actions,
             bad={guardrail.name: _bad(guardrail, actions, late) for guardrail in plan.guardrails},
             places={column: _places(attributes[column], values) for column, values in plan.slices.items()},
         )
 
-    def _actions(self, release: Release, recipe: str, flights: pd.DataFrame) -> list[str]:
+    def _scores(self, release: Release, recipe: str, flights: pd.DataFrame) -> NDArray[np.float64]:
         scorer = load_scorer(release, self.manifests[recipe].parent)
-        scores = scorer.score_all(self._features.matrix(flights["unit_key"].tolist(), scorer.columns))
-        units = zip(*(flights[name].tolist() for name in ATTRIBUTES), strict=True)
-        return [
-            release.decide(score, release.segments.segment_of(dict(zip(ATTRIBUTES, unit, strict=True)))).action
-            for score, unit in zip(scores.tolist(), units, strict=True)
-        ]
+        return scorer.score_all(self._features.matrix(flights["unit_key"].tolist(), scorer.columns))
+
+
+def _actions(release: Release, scores: NDArray[np.float64], attributes: Mapping[str, Texts]) -> list[str]:
+    units = zip(*(attributes[name].tolist() for name in ATTRIBUTES), strict=True)
+    return [
+        release.decide(score, release.segments.segment_of(dict(zip(ATTRIBUTES, unit, strict=True)))).action
+        for score, unit in zip(scores.tolist(), units, strict=True)
+    ]
 
 
 def _microseconds(times: pd.Series[pd.Timestamp]) -> Integers:
@@ -176,6 +195,9 @@ class ReplayedLogs:
         self._arm = np.zeros(flights, dtype=np.int64)  #: 1 where the challenger answers
         self._is_compared = np.zeros(flights, dtype=np.bool_)
         self._is_shadowed = np.zeros(flights, dtype=np.bool_)
+        asked = scene.plan.scores
+        grid = ScoreGrid() if asked is None else ScoreGrid(*asked.range)
+        self._bins = grid.index(scene.scores)
 
     def serve_until(self, end: datetime, snapshot: RoutingSnapshot) -> None:
         """Decide every flight scheduled before `end` by `snapshot`, whose lease is checked at each flight's time."""
@@ -215,6 +237,10 @@ class ReplayedLogs:
             assigned=self._assigned(rows),
             shadow=self._shadow(np.flatnonzero(in_scope & self._is_shadowed[seen])),
             waits=self._waits(plan, rows, now=_since_1970(now)),
+            scores=self._scores(plan, rows, now=_since_1970(now)),
+            pairs=self._pairs(plan, np.flatnonzero(in_scope & self._is_shadowed[seen]), now=_since_1970(now)),
+            # Nobody decided before the replay began.
+            frozen=None if plan.scores is None else Frozen({}, {}),
         )
 
     def _assigned(self, rows: Integers) -> dict[tuple[int, Arm], int]:
@@ -278,6 +304,38 @@ class ReplayedLogs:
                 waits[Wait(guardrail.name, held, arm, bool(is_bad), old, late)] = count
         return waits
 
+    def _scores(self, plan: Plan, rows: Integers, *, now: int) -> dict[ScoreCell, ScoreTally]:
+        if plan.scores is None:
+            return {}
+        label = self._score_label(plan.scores, rows, now=now)
+        found: dict[ScoreCell, ScoreTally] = {}
+        bins, groups = self._bins[self._arm[rows], rows], self._groups(rows)
+        for column in (None, *plan.scores.slices):
+            values = (None,) if column is None else plan.slices[column]
+            places = np.zeros(rows.size, dtype=np.int64) if column is None else self._scene.places[column][rows]
+            keys = np.column_stack([groups, places, bins, label])
+            for (group, place, at, known), count in zip(*_distinct(keys), strict=True):
+                if place < len(values):
+                    cell = ScoreCell(column, values[place], self._held[group // 2].number, _ARMS[group % 2], at)
+                    tally = ScoreTally(count, count * (known >= 0), count * (known == 1))
+                    found[cell] = found.get(cell, ScoreTally()) + tally
+        return found
+
+    def _pairs(self, plan: Plan, rows: Integers, *, now: int) -> dict[ScoredPair, int]:
+        if plan.scores is None:
+            return {}
+        label = self._score_label(plan.scores, rows, now=now)
+        keys = np.column_stack([self._bins[0, rows], self._bins[1, rows], label])
+        return {ScoredPair(*pair): count for pair, count in zip(*_distinct(keys), strict=True)}
+
+    def _score_label(self, asked: Scores, rows: Integers, *, now: int) -> Integers:
+        """Return the label of each unit when its window closed; -1 while it is open, or without a label."""
+        maturity = timedelta(0) if asked.maturity is None else asked.maturity
+        closes = self._scene.scheduled[rows] + round(maturity.total_seconds() * 1e6)
+        is_known = (closes <= now) & (self._scene.arrives[rows] <= closes)
+        label: Integers = np.where(is_known, np.nan_to_num(self._scene.late[rows]), -1).astype(np.int64)
+        return label
+
     def _groups(self, rows: Integers) -> Integers:
         return self._epoch[rows] * 2 + self._arm[rows]
 
@@ -321,7 +379,11 @@ def _is_one_of(term: Term, columns: Mapping[str, NDArray[Any]]) -> Flags:
 
 def _distinct(keys: Integers) -> tuple[list[list[int]], list[int]]:
     """Return the distinct rows of `keys` and how often each stands."""
-    rows, counts = np.unique(keys, axis=0, return_counts=True)
+    # As one number each: sorting rows costs ten times as much.
+    least = keys.min(axis=0, initial=0)
+    sizes = keys.max(axis=0, initial=0) - least + 1
+    numbers, counts = np.unique(np.ravel_multi_index((keys - least).T, sizes), return_counts=True)
+    rows = np.column_stack(np.unravel_index(numbers, sizes)) + least
     return rows.tolist(), counts.tolist()
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from seatrial.cli import handing_over, reading, taking_out
+from seatrial.cli import handing_over, planning, reading, taking_out
 from seatrial.cli.exits import MEANINGS, ExitCode, classify
 from seatrial.cli.terminal import complain, show_json
 from seatrial.errors import InvalidDocumentError, SeatrialError
@@ -28,6 +28,7 @@ app = typer.Typer(
 #: Every command, in the order in which help lists them, with an example.
 COMMANDS = (
     (handing_over.check, "seatrial check releases/fraud-7.yaml plans/standard.yaml"),
+    (planning.plan, "seatrial plan plans/standard.yaml --units-per-day 900 --rate 'late=2 %' --delay 'late=24 h'"),
     (handing_over.register, "seatrial register releases/fraud-7.yaml --as ada"),
     (handing_over.start, "seatrial start 'fraud 7' --plan plans/standard.yaml --as ada"),
     (reading.status, "seatrial status fraud"),

@@ -21,6 +21,8 @@ from seatrial.evidence.counts import (
     Wait,
 )
 from seatrial.evidence.look import ArmHistogram, Evidence, Histograms, Series, merge
+from seatrial.evidence.stored import stored_evidence
+from seatrial.evidence.table import Key
 
 __all__ = [
     "AMOUNT_STEP",
@@ -33,6 +35,7 @@ __all__ = [
     "Evidence",
     "Frozen",
     "Histograms",
+    "Key",
     "Moments",
     "ScoreCell",
     "ScoreTally",
@@ -42,4 +45,5 @@ __all__ = [
     "Tally",
     "Wait",
     "merge",
+    "stored_evidence",
 ]

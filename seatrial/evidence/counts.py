@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from enum import StrEnum
+from operator import add
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 if TYPE_CHECKING:
@@ -72,17 +73,16 @@ class Wait(NamedTuple):
 
 
 class _Additive:
-    """Whole numbers that add up field by field."""
+    """Whole numbers that add up field by field; the slots are the fields, in their order."""
 
-    __slots__ = ()
+    __slots__: tuple[str, ...] = ()
 
     def __add__(self, other: Self) -> Self:
-        names = [f.name for f in fields(self)]  # type: ignore[arg-type]
-        return type(self)(*(getattr(self, name) + getattr(other, name) for name in names))
+        return type(self)(*map(add, self.values(), other.values()))
 
     def values(self) -> list[int]:
         """Return the numbers in the order of the fields."""
-        return [getattr(self, f.name) for f in fields(self)]  # type: ignore[arg-type]
+        return [getattr(self, name) for name in self.__slots__]
 
 
 @dataclass(frozen=True, slots=True)

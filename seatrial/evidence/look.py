@@ -13,12 +13,14 @@ from seatrial.evidence.table import ARMS, COUNTS, Key, Table
 from seatrial.units import digest_of, format_time
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
     from datetime import datetime
 
     from numpy.typing import NDArray
 
     from seatrial.evidence.counts import Cell, Epoch, ScoreCell, ScoredPair, Tally, Wait
+
+_PLACE = {name: at for at, name in enumerate(COUNTS)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,17 +89,15 @@ class Evidence:
 
     def series(self, guardrail: str, column: str | None = None, value: str | None = None) -> Series:
         """Return the counts of one hypothesis as arrays over the epochs, in the order of time."""
+        (one,) = self.series_of([Key(guardrail, column, value)])
+        return one
+
+    def series_of(self, keys: Iterable[Key]) -> list[Series]:
+        """Return the counts of many hypotheses, for which the epochs are put in order once."""
         numbers = self.numbers
-        counts = Table.of(self.cells).select(Key(guardrail, column, value), numbers)
-        challenger, champion, _ = (
-            {name: counts[arm, :, at] for at, name in enumerate(COUNTS)} for arm in range(len(ARMS))
-        )
-        return Series(
-            rho=self.rho,
-            stage=np.array([self.epochs[n].stage for n in numbers], dtype=np.int64),
-            challenger=challenger,
-            champion=champion,
-        )
+        table = Table.of(self.cells).over(numbers)
+        rho, stage = self.rho, np.array([self.epochs[n].stage for n in numbers], dtype=np.int64)
+        return [Series(rho, stage, *table.row(key)) for key in keys]
 
     def assigned_series(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
         """Return units assigned to challenger and champion and the challenger's share, by epoch."""
@@ -142,16 +142,31 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """Counts of one hypothesis over the epochs; all arrays have one entry per epoch."""
+    """Counts of one hypothesis over the epochs."""
 
-    rho: NDArray[np.float64]
-    stage: NDArray[np.int64]
-    challenger: Mapping[str, NDArray[np.int64]]
-    champion: Mapping[str, NDArray[np.int64]]
+    rho: NDArray[np.float64]  #: one for each epoch
+    stage: NDArray[np.int64]  #: one for each epoch
+    counts: NDArray[np.int64]  #: shape (arms, epochs, counts), both in the order of `seatrial.evidence.table`
+    totals: Sequence[Sequence[int]]  #: sums over the epochs, by arm and count
+
+    def of(self, name: str) -> NDArray[np.int64]:
+        """Return count `name` of challenger and champion, shape (2, epochs)."""
+        return self.counts[:2, :, _PLACE[name]]
+
+    @property
+    def challenger(self) -> Mapping[str, NDArray[np.int64]]:
+        """The challenger's counts by name, one for each epoch."""
+        return {name: self.of(name)[0] for name in COUNTS}
+
+    @property
+    def champion(self) -> Mapping[str, NDArray[np.int64]]:
+        """The champion's counts by name, one for each epoch."""
+        return {name: self.of(name)[1] for name in COUNTS}
 
     def total(self, name: str) -> tuple[int, int]:
         """Return the sums of count `name` for challenger and champion."""
-        return int(self.challenger[name].sum()), int(self.champion[name].sum())
+        at = _PLACE[name]
+        return self.totals[0][at], self.totals[1][at]
 
 
 @dataclass(frozen=True, slots=True)

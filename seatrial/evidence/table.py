@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields
+from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -64,16 +65,33 @@ class Table(Mapping[Cell, Tally]):
             array[where] += part.array
         return Table(keys, numbers, array)
 
-    def select(self, key: Key, numbers: tuple[int, ...]) -> NDArray[np.int64]:
-        """Return the counts of one hypothesis over the epochs `numbers`, shape (arms, epochs, counts)."""
-        at = self.keys_at.get(key)
-        if at is not None and numbers == self.numbers:
-            return np.asarray(self.array[at])
-        chosen = np.zeros((len(ARMS), len(numbers), len(COUNTS)), dtype=np.int64)
+    def over(self, numbers: tuple[int, ...]) -> Table:
+        """Return the table over the epochs `numbers` and no others; an epoch that it does not have counts nothing."""
+        if numbers == self.numbers:
+            return self
+        array = np.zeros((len(self.keys_at), len(ARMS), len(numbers), len(COUNTS)), dtype=np.int64)
         for position, number in enumerate(numbers):
-            if at is not None and number in self._number_at:
-                chosen[:, position] = self.array[at, :, self._number_at[number]]
-        return chosen
+            if number in self._number_at:
+                array[:, :, position] = self.array[:, :, self._number_at[number]]
+        return Table(self.keys_at, numbers, array)
+
+    def row(self, key: Key) -> tuple[NDArray[np.int64], list[list[int]]]:
+        """Return the counts of one hypothesis, shape (arms, epochs, counts), and their sums by arm and count."""
+        at = self.keys_at.get(key)
+        if at is None:
+            nothing = np.zeros((len(ARMS), len(self.numbers), len(COUNTS)), dtype=np.int64)
+            return nothing, [[0] * len(COUNTS)] * len(ARMS)
+        return self._rows[at], self._totals[at]
+
+    @cached_property
+    def _rows(self) -> list[NDArray[np.int64]]:
+        return list(self.array)
+
+    @cached_property
+    def _totals(self) -> list[list[list[int]]]:
+        # A third of the time that `sum` takes over an axis in the middle.
+        totals: list[list[list[int]]] = np.einsum("haec->hac", self.array).tolist()
+        return totals
 
     def __getitem__(self, cell: Cell) -> Tally:
         place = self._place(cell)

@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from seatrial.evidence import Key
 from seatrial.gates.finding import Finding, Question
 from seatrial.plan import Source
 from seatrial.stats import kernel, srm
 from seatrial.verdict import Verdict
 
 if TYPE_CHECKING:
-    from seatrial.evidence import Evidence, Series
-    from seatrial.plan import Plan
+    from seatrial.evidence import Evidence
+    from seatrial.plan import Guardrail, Plan
 
 
 def assignment(evidence: Evidence, *, alpha: float) -> Finding:
@@ -67,42 +68,44 @@ def losses(evidence: Evidence, plan: Plan, *, alpha: float) -> list[Finding]:
     gets an equal part of `alpha`. Without units there is none, for a label that has not arrived yet says nothing;
     promotion asks for label coverage on its own.
     """
-    asked = [
-        (f"labels · {each.name}", "labelled", evidence.series(each.name))
-        for each in plan.guardrails
-        if each.source is Source.LABEL
-    ]
+    asked = [(f"labels · {each.name}", "labelled", Key(each.name, None, None)) for each in _with_label(plan)]
     asked += [
-        (f"units · {each.name} · {column}={value}", "units", evidence.series(each.name, column, value))
+        (f"units · {each.name} · {column}={value}", "units", Key(each.name, column, value))
         for each in plan.guardrails
         for column in each.slices
         for value in plan.slices[column]
     ]
-    counted = [each for each in asked if any(each[2].total(each[1]))]
+    series = evidence.series_of(key for _, _, key in asked)
+    counted = [
+        (subject, each, name) for (subject, name, _), each in zip(asked, series, strict=True) if any(each.total(name))
+    ]
     if not counted:
         return []
-    challenger = np.stack([series.challenger[name] for _, name, series in counted])
-    champion = np.stack([series.champion[name] for _, name, series in counted])
-    log_es = np.atleast_1d(srm.odds_tilt(challenger, champion, evidence.rho))
+    units = np.stack([each.of(name) for _, each, name in counted])
+    log_es = np.atleast_1d(srm.odds_tilt(units[:, 0], units[:, 1], evidence.rho))
+    expected = (units.sum(axis=1) * evidence.rho).sum(axis=-1)
     return [
-        _loss(subject, series, name, float(log_e), alpha=alpha / len(asked))
-        for (subject, name, series), log_e in zip(counted, log_es, strict=True)
+        _loss(subject, each.total(name), expected=among, log_e=log_e, alpha=alpha / len(asked))
+        for (subject, each, name), among, log_e in zip(counted, expected.tolist(), log_es.tolist(), strict=True)
     ]
 
 
-def _loss(subject: str, series: Series, counted: str, log_e: float, *, alpha: float) -> Finding:
-    challenger, champion = series.challenger[counted], series.champion[counted]
+def _with_label(plan: Plan) -> list[Guardrail]:
+    return [each for each in plan.guardrails if each.source is Source.LABEL]
+
+
+def _loss(subject: str, units: tuple[int, int], *, expected: float, log_e: float, alpha: float) -> Finding:
+    challenger, champion = units
     is_broken = log_e >= math.log(1.0 / alpha)
-    expected = float(((challenger + champion) * series.rho).sum())
-    seen = f"{subject}: {int(challenger.sum()):,} are the challenger's, {expected:,.0f} were expected"
+    seen = f"{subject}: {challenger:,} are the challenger's, {expected:,.0f} were expected"
     return Finding(
         Question.ASSIGNMENT,
         subject,
         Verdict.FAIL if is_broken else Verdict.PASS,
         f"sample ratio mismatch: {seen}; find the loss before any verdict" if is_broken else seen,
         {
-            "challenger_units": int(challenger.sum()),
-            "champion_units": int(champion.sum()),
+            "challenger_units": challenger,
+            "champion_units": champion,
             "expected_challenger_units": expected,
             "log_e": log_e,
         },

@@ -23,10 +23,11 @@ PLANNED_VARIANCE = 50.0
 
 
 def delays(evidence: Evidence, plan: Plan) -> list[Finding]:
-    """Return one finding for each label guardrail: FAIL when bad units of the arms wait for unequal times.
+    """Return one finding for each label guardrail: FAIL when the arms wait unequally long for their labels.
 
-    Compared are bad units whose window is over, by the steps of the window after which their first label arrived,
-    within allocation epochs (stratified log-rank). Its score is a martingale in the time of the rollout, so that the
+    Compared are labelled units whose window is over, by the steps of the window after which the first label arrived; bad
+    ones alone would not do, for two releases are wrong about units of other kinds, whose labels differ by nature. It is
+    done within allocation epochs (stratified log-rank). The score is a martingale in the time of the rollout, so that the
     mixture boundary of `seatrial.stats.means` holds at all looks, asymptotically; both directions share the hold
     budget. A FAIL says that rates of noticing were compared, not rates of harm: the share stands still.
     """
@@ -41,7 +42,7 @@ def _compared(evidence: Evidence, guardrail: Guardrail, *, alpha: float) -> Find
     waits = {
         wait: count
         for wait, count in evidence.waits.items()
-        if wait.guardrail == guardrail.name and wait.is_bad and wait.age == WAIT_STEPS and wait.delay < WAIT_STEPS
+        if wait.guardrail == guardrail.name and wait.age == WAIT_STEPS and 0 <= wait.delay < WAIT_STEPS
     }
     counts = list(waits.values())
     found = delay_equality(
@@ -58,7 +59,7 @@ def _compared(evidence: Evidence, guardrail: Guardrail, *, alpha: float) -> Find
     }
     is_binding = not guardrail.dry_run and guardrail.consequence is not Consequence.NOTIFY
     if found is None:
-        reason = f"{guardrail.name}: too few bad units past their window to compare how long labels take"
+        reason = f"{guardrail.name}: too few labels past their window to compare how long labels take"
         return Finding(Question.DELAY, guardrail.name, Verdict.INCONCLUSIVE, reason, numbers, is_binding=is_binding)
     score = Score(found.excess, found.variance, 1.0)
     sides = [test(score, tuned_at=PLANNED_VARIANCE, alpha=alpha / 2.0) for test in (log_e_above, log_e_below)]
@@ -66,7 +67,7 @@ def _compared(evidence: Evidence, guardrail: Guardrail, *, alpha: float) -> Find
     is_unequal = log_e >= math.log(1.0 / alpha)
     soon = "sooner" if found.z > 0 else "later"
     reason = (
-        f"{guardrail.name}: bad units of the challenger are noticed {soon} than the champion's;"
+        f"{guardrail.name}: labels of the challenger's units arrive {soon} than the champion's;"
         " early labels compare how soon, not how often"
         if is_unequal
         else f"{guardrail.name}: labels of both arms take equally long, as far as can be told"

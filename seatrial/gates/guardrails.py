@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from seatrial.evidence import Arm
+from seatrial.evidence import Arm, Key
 from seatrial.gates import amounts
 from seatrial.gates.finding import Finding, Question
 from seatrial.plan import Consequence
@@ -25,8 +25,6 @@ from seatrial.verdict import Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
-
-    from numpy.typing import NDArray
 
     from seatrial.evidence import Evidence, Series
     from seatrial.plan import Guardrail, Hypothesis, Margin, Plan
@@ -44,7 +42,7 @@ def harm(evidence: Evidence, plan: Plan) -> list[Finding]:
     """
     guardrails = {g.name: g for g in plan.guardrails}
     hypotheses = plan.hypotheses()
-    asked = [_Asked.of(evidence, guardrails[h.guardrail], h.slice_column, h.slice_value) for h in hypotheses]
+    asked = _asked(evidence, [(guardrails[h.guardrail], h.slice_column, h.slice_value) for h in hypotheses])
     log_es = _harm_log_e(evidence, plan, asked)
     findings = [_harm_finding(a, log_e, alpha=h.alpha) for a, log_e, h in zip(asked, log_es, hypotheses, strict=True)]
     culprits = _culprits(hypotheses, log_es, findings, alpha=plan.budgets.rollback)
@@ -58,7 +56,7 @@ def harm(evidence: Evidence, plan: Plan) -> list[Finding]:
 
 def warnings(evidence: Evidence, plan: Plan) -> list[Finding]:
     """Return one finding for each guardrail: FAIL when harm is likely at the looser hold budget."""
-    asked = [_Asked.of(evidence, guardrail) for guardrail in plan.guardrails]
+    asked = _asked(evidence, [(guardrail, None, None) for guardrail in plan.guardrails])
     findings = []
     for each, log_e in zip(asked, _harm_log_e(evidence, plan, asked), strict=True):
         is_likely = log_e is not None and log_e >= math.log(1.0 / plan.budgets.hold)
@@ -82,18 +80,13 @@ def exposure(evidence: Evidence, plan: Plan, *, rule_out: Margin) -> list[Findin
     A ratio of early positives is honest while labels arrive; a rate is not, for a unit without its label is no good
     unit. An absolute margin therefore counts matured units only.
     """
-    return [
-        _ruled_out(
-            Question.EXPOSURE,
-            evidence,
-            guardrail,
-            margin=rule_out if guardrail.margin.is_relative else guardrail.margin,
-            counted="bad" if guardrail.margin.is_relative else "matured_bad",
-            of="units" if guardrail.margin.is_relative else "matured",
-            alpha=plan.budgets.promote,
-        )
-        for guardrail in plan.guardrails
+    reliefs = [
+        _Relief(asked, rule_out, "bad", "units")
+        if asked.guardrail.margin.is_relative
+        else _Relief(asked, asked.guardrail.margin, "matured_bad", "matured")
+        for asked in _asked(evidence, [(guardrail, None, None) for guardrail in plan.guardrails])
     ]
+    return _ruled_out(Question.EXPOSURE, evidence, reliefs, alpha=plan.budgets.promote)
 
 
 def promotion(evidence: Evidence, plan: Plan) -> list[Finding]:
@@ -102,20 +95,15 @@ def promotion(evidence: Evidence, plan: Plan) -> list[Finding]:
     Every guardrail must pass at the full budget (intersection-union test), and in both arms enough of the matured
     units must have a label at all.
     """
-    findings = []
-    for guardrail in plan.guardrails:
-        finding = _ruled_out(
-            Question.PROMOTION,
-            evidence,
-            guardrail,
-            margin=guardrail.margin,
-            counted="matured_bad",
-            of="matured",
-            alpha=plan.budgets.promote,
-        )
-        series = evidence.series(guardrail.name)
-        findings.append(_with_coverage(finding, series, plan.label_coverage.at_least))
-    return findings
+    reliefs = [
+        _Relief(asked, asked.guardrail.margin, "matured_bad", "matured")
+        for asked in _asked(evidence, [(guardrail, None, None) for guardrail in plan.guardrails])
+    ]
+    found = _ruled_out(Question.PROMOTION, evidence, reliefs, alpha=plan.budgets.promote)
+    return [
+        _with_coverage(finding, relief.asked.series, plan.label_coverage.at_least)
+        for finding, relief in zip(found, reliefs, strict=True)
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,20 +114,10 @@ class _Asked:
     column: str | None
     value: str | None
     series: Series
+    ratio: float  #: of the rates of bad units by what is known now, NaN before the first
     averages: Mapping[Arm, float] | None  #: of a guardrail with mean
     #: why nothing can be counted, or None
     gap: str | None
-
-    @classmethod
-    def of(
-        cls, evidence: Evidence, guardrail: Guardrail, column: str | None = None, value: str | None = None
-    ) -> _Asked:
-        averages = amounts.averages(evidence, guardrail, column, value) if guardrail.mean else None
-        is_open = guardrail.exceeds is not None and not (
-            evidence.frozen is not None and guardrail.name in evidence.frozen.quantiles
-        )
-        gap = "the champion answered too few units before the rollout to freeze its quantile" if is_open else None
-        return cls(guardrail, column, value, evidence.series(guardrail.name, column, value), averages, gap)
 
     @property
     def subject(self) -> str:
@@ -177,16 +155,41 @@ class _Asked:
         return f"{counts}, {self._ratio()}" if is_loud else counts
 
     def _ratio(self) -> str:
-        estimate = kernel.ratio_estimate(self.series.challenger["bad"], self.series.champion["bad"], self.series.rho)
-        return "no ratio yet" if np.isnan(estimate) else f"ratio {estimate:.2f}"
+        return "no ratio yet" if math.isnan(self.ratio) else f"ratio {self.ratio:.2f}"
 
     def interval(self, *, alpha: float) -> dict[str, float]:
         """Return the limits of the rate ratio that hold at all looks, for a guardrail that counts units."""
         if self.averages is not None:
             return {}
-        bad = self.series.challenger["bad"], self.series.champion["bad"]
-        low, high = kernel.ratio_interval(*bad, self.series.rho, alpha=alpha)
+        challenger, champion = self.series.of("bad")
+        low, high = kernel.ratio_interval(challenger, champion, self.series.rho, alpha=alpha)
         return {"ratio_low": low, "ratio_high": high}
+
+
+def _asked(evidence: Evidence, parts: Sequence[tuple[Guardrail, str | None, str | None]]) -> list[_Asked]:
+    """Return what was counted of guardrails on all units, or on the slice of a column and value."""
+    series = evidence.series_of(Key(guardrail.name, column, value) for guardrail, column, value in parts)
+    bad = np.stack([each.of("bad") for each in series])
+    ratios = np.atleast_1d(kernel.ratio_estimate(bad[:, 0], bad[:, 1], evidence.rho))
+    return [
+        _Asked(
+            guardrail,
+            column,
+            value,
+            counted,
+            ratio,
+            amounts.averages(evidence, guardrail, column, value) if guardrail.mean else None,
+            _gap(evidence, guardrail),
+        )
+        for (guardrail, column, value), counted, ratio in zip(parts, series, ratios.tolist(), strict=True)
+    ]
+
+
+def _gap(evidence: Evidence, guardrail: Guardrail) -> str | None:
+    """Return why nothing can be counted of `guardrail`, or None."""
+    if guardrail.exceeds is None or (evidence.frozen is not None and guardrail.name in evidence.frozen.quantiles):
+        return None
+    return "the champion answered too few units before the rollout to freeze its quantile"
 
 
 def _harm_log_e(evidence: Evidence, plan: Plan, asked: Sequence[_Asked]) -> list[float | None]:
@@ -215,16 +218,14 @@ def _common_rate(guardrail: Guardrail) -> float | None:
 
 
 def _counts_log_e(series: Sequence[Series], rate: float | None, *, stages: int) -> list[float]:
-    first = series[0]
-
-    def stacked(name: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        return np.stack([s.challenger[name] for s in series]), np.stack([s.champion[name] for s in series])
-
+    rho, stage = series[0].rho, series[0].stage
+    bad = np.stack([each.of("bad") for each in series])
     if rate is None:
-        log_e = kernel.harm(*stacked("bad"), first.rho, stage=first.stage, stages=stages)
+        log_e = kernel.harm(bad[:, 0], bad[:, 1], rho, stage=stage, stages=stages)
     else:
-        counts = (*stacked("bad"), *stacked("good"))
-        log_e = kernel.harm_of_all(*counts, first.rho, rate=rate, stage=first.stage, stages=stages)
+        good = np.stack([each.of("good") for each in series])
+        counts = (bad[:, 0], bad[:, 1], good[:, 0], good[:, 1])
+        log_e = kernel.harm_of_all(*counts, rho, rate=rate, stage=stage, stages=stages)
     return [float(value) for value in np.atleast_1d(log_e)]
 
 
@@ -274,59 +275,82 @@ def _with_culprits(finding: Finding, named: Iterable[str], *, alpha: float) -> F
     )
 
 
-def _ruled_out(
-    question: Question,
-    evidence: Evidence,
-    guardrail: Guardrail,
-    *,
-    margin: Margin,
-    counted: str,
-    of: str,
-    alpha: float,
-) -> Finding:
-    asked = _Asked.of(evidence, guardrail)
-    needed = math.log(1.0 / alpha)
-    log_e = _relief_log_e(evidence, asked, margin=margin, counted=counted, of=of)
-    is_shown = log_e is not None and log_e >= needed
-    numbers = asked.numbers if asked.averages is not None else _counted(asked.series, counted, of)
-    seen = asked.described(is_loud=False)
-    if asked.averages is None and asked.gap is None:
-        seen = (
-            f"{numbers['challenger_bad']:,} of {numbers['challenger_units']:,} against"
-            f" {numbers['champion_bad']:,} of {numbers['champion_units']:,}"
+@dataclass(frozen=True, slots=True)
+class _Relief:
+    """One guardrail with the harm that must be ruled out, and the counts that may do so."""
+
+    asked: _Asked
+    margin: Margin
+    counted: str
+    of: str
+
+    @property
+    def numbers(self) -> dict[str, float | int | str | None]:
+        if self.asked.averages is not None:
+            return self.asked.numbers
+        series = self.asked.series
+        (bad, bad_champion), (units, champion_units) = series.total(self.counted), series.total(self.of)
+        return {
+            "challenger_bad": bad,
+            "challenger_units": units,
+            "champion_bad": bad_champion,
+            "champion_units": champion_units,
+        }
+
+    def described(self) -> str:
+        """Return the counts in words."""
+        if self.asked.averages is not None or self.asked.gap is not None:
+            return self.asked.described(is_loud=False)
+        challenger, champion = (
+            f"{bad:,} of {units:,}"
+            for bad, units in zip(self.asked.series.total(self.counted), self.asked.series.total(self.of), strict=True)
         )
+        return f"{challenger} against {champion}"
+
+
+def _ruled_out(question: Question, evidence: Evidence, reliefs: Sequence[_Relief], *, alpha: float) -> list[Finding]:
+    log_es = _relief_log_e(evidence, reliefs)
+    return [_relief_finding(question, each, log_e, alpha=alpha) for each, log_e in zip(reliefs, log_es, strict=True)]
+
+
+def _relief_finding(question: Question, relief: _Relief, log_e: float | None, *, alpha: float) -> Finding:
+    guardrail, margin = relief.asked.guardrail, relief.margin
+    needed = math.log(1.0 / alpha)
+    is_shown = log_e is not None and log_e >= needed
+    seen = relief.described()
     known = "too few units to tell" if log_e is None else f"E = {_readable(log_e)}, needed {1.0 / alpha:,.0f}"
     return Finding(
         question,
         guardrail.name,
         Verdict.PASS if is_shown else Verdict.INCONCLUSIVE,
         f"{guardrail.name}: {margin} worse {'is ruled out' if is_shown else 'is not ruled out yet'}: {seen} ({known})",
-        {**numbers, "log_e": log_e, "threshold": needed},
+        {**relief.numbers, "log_e": log_e, "threshold": needed},
         is_binding=_is_acted_on(guardrail) and guardrail.consequence is not Consequence.NOTIFY,
     )
 
 
-def _relief_log_e(evidence: Evidence, asked: _Asked, *, margin: Margin, counted: str, of: str) -> float | None:
-    """Return log E against harm beyond `margin`; None where the question cannot be asked yet."""
-    series = asked.series
-    if asked.gap is not None:
-        return None
-    if asked.averages is not None:
-        return amounts.log_e_not_worse(evidence, asked.guardrail, margin=margin.value) if evidence.epochs else None
-    if margin.is_relative:
-        bad = series.challenger[counted], series.champion[counted]
-        return float(kernel.noninferiority(*bad, series.rho, margin=margin.value))
-    return below(series.total(counted)[0], series.total(of)[0], bound=margin.value)
-
-
-def _counted(series: Series, counted: str, of: str) -> dict[str, float | int | str | None]:
-    (bad, bad_champion), (units, champion_units) = series.total(counted), series.total(of)
-    return {
-        "challenger_bad": bad,
-        "challenger_units": units,
-        "champion_bad": bad_champion,
-        "champion_units": champion_units,
-    }
+def _relief_log_e(evidence: Evidence, reliefs: Sequence[_Relief]) -> list[float | None]:
+    """Return log E against harm beyond the margin of each; None where the question cannot be asked yet."""
+    log_es: list[float | None] = [None] * len(reliefs)
+    by_margin: defaultdict[float, list[int]] = defaultdict(list)
+    for at, relief in enumerate(reliefs):
+        asked, margin = relief.asked, relief.margin
+        if asked.gap is not None:
+            continue
+        if asked.averages is not None:
+            if evidence.epochs:
+                log_es[at] = amounts.log_e_not_worse(evidence, asked.guardrail, margin=margin.value)
+        elif margin.is_relative:
+            by_margin[margin.value].append(at)
+        else:
+            series = asked.series
+            log_es[at] = below(series.total(relief.counted)[0], series.total(relief.of)[0], bound=margin.value)
+    for tolerated, places in by_margin.items():
+        bad = np.stack([reliefs[at].asked.series.of(reliefs[at].counted) for at in places])
+        counted = np.atleast_1d(kernel.noninferiority(bad[:, 0], bad[:, 1], evidence.rho, margin=tolerated))
+        for at, log_e in zip(places, counted.tolist(), strict=True):
+            log_es[at] = log_e
+    return log_es
 
 
 def _with_coverage(finding: Finding, series: Series, at_least: float) -> Finding:

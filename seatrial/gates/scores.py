@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from seatrial.evidence import Evidence
+    from seatrial.evidence import ArmHistogram, Evidence, Histograms
     from seatrial.plan import Plan, Scores
     from seatrial.stats.calibration import Calibration
 
@@ -33,11 +33,14 @@ def scores(evidence: Evidence, plan: Plan) -> list[Finding]:
         return []
     grid = ScoreGrid(*plan.scores.range)
     counts = evidence.histograms(grid.size)
+    cuts = _cut_points(evidence, grid)
     found = [
         _collapse(Question.SCORES, counts.challenger.units, counts.champion.units, is_binding=_is_binding(plan.scores)),
-        _shift(evidence, plan.scores, grid, alpha=plan.budgets.hold),
+        _shift(counts, cuts, plan.scores, grid, alpha=plan.budgets.hold),
     ]
-    return found if plan.scores.label is None else [*found, *calibration(evidence, plan, plan.scores, grid)]
+    if plan.scores.label is not None:
+        found += _calibration(evidence, plan, plan.scores, grid, counts.challenger, cuts)
+    return found
 
 
 def shadow_scores(evidence: Evidence, plan: Plan) -> list[Finding]:
@@ -52,16 +55,16 @@ def shadow_scores(evidence: Evidence, plan: Plan) -> list[Finding]:
     return [_collapse(Question.SHADOW, challenger, champion, is_binding=True)]
 
 
-def calibration(evidence: Evidence, plan: Plan, asked: Scores, grid: ScoreGrid) -> list[Finding]:
+def _calibration(
+    evidence: Evidence, plan: Plan, asked: Scores, grid: ScoreGrid, units: ArmHistogram, bands: Sequence[int]
+) -> list[Finding]:
     """Return one finding on all units of the challenger, one on each slice and one on its bands of scores.
 
     Half of the hold budget is on all units, half evenly on slices and bands; both directions share a part.
     """
     alpha = plan.budgets.hold
     parts = [(column, value) for column in asked.slices for value in plan.slices[column]]
-    bands = _cut_points(evidence, grid)
     shared = alpha / 2.0 / (len(parts) + len(bands) + 1)
-    units = evidence.histograms(grid.size).challenger
     labels = units.labelled.sum(axis=0), units.positive.sum(axis=0)
     whole = calibrated.in_the_large(*labels, grid, tolerance=asked.tolerance)
     found = [_calibrated("score", whole, asked, alpha=alpha / 2.0)]
@@ -106,12 +109,10 @@ def _collapse(
     return Finding(question, "score collapse", verdict, reason, numbers, is_binding=is_binding)
 
 
-def _shift(evidence: Evidence, asked: Scores, grid: ScoreGrid, *, alpha: float) -> Finding:
-    cuts = _cut_points(evidence, grid)
-    counts = evidence.histograms(grid.size)
+def _shift(counts: Histograms, cuts: Sequence[int], asked: Scores, grid: ScoreGrid, *, alpha: float) -> Finding:
     arms = counts.challenger.units, counts.champion.units
     subject, is_binding = "score distribution", _is_binding(asked)
-    sizes = effect_sizes(*arms, grid, cut_points=cuts) if cuts and evidence.epochs else None
+    sizes = effect_sizes(*arms, grid, cut_points=cuts) if cuts and counts.rho.size else None
     if sizes is None:
         reason = "nothing to compare: the champion has no scores before the rollout, or an arm has none in it"
         return Finding(Question.SCORES, subject, Verdict.INCONCLUSIVE, reason, is_binding=is_binding)

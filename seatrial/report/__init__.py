@@ -6,6 +6,7 @@ Pure functions of what is stored: the same rollout, plan, looks and entries give
 from seatrial.report.findings import findings_table
 from seatrial.report.pages import page, question, stage_report
 from seatrial.report.plots import data_uri, evidence_plot, image, promotion_plot, share_plot
+from seatrial.report.quality import quality
 from seatrial.report.terminal import HistoryRow, StatusRow, explain, history_rows, status_rows
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "image",
     "page",
     "promotion_plot",
+    "quality",
     "question",
     "share_plot",
     "stage_report",

@@ -12,6 +12,7 @@ from seatrial.plan import Promotion
 from seatrial.report.findings import assigned_units, findings_table
 from seatrial.report.moves import asked_look, moves
 from seatrial.report.plots import evidence_plot, image, promotion_plot, share_plot, share_steps
+from seatrial.report.quality import quality
 from seatrial.report.wording import (
     distance,
     headline,
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime
 
+    from seatrial.evidence import Evidence
     from seatrial.ledger import Entry
     from seatrial.plan import Plan
     from seatrial.ports import Look
@@ -81,11 +83,20 @@ def page(
     return "\n\n".join(parts)
 
 
-def question(rollout: Rollout, plan: Plan, looks: Sequence[Look], names: Mapping[str, str], *, now: datetime) -> str:
+def question(
+    rollout: Rollout,
+    plan: Plan,
+    looks: Sequence[Look],
+    names: Mapping[str, str],
+    *,
+    evidence: Evidence | None = None,
+    now: datetime,
+) -> str:
     """Return what a person is asked in state AWAITING_APPROVAL or AWAITING_DECISION, as Markdown of at most 400 kB.
 
     The findings shown are those of the evidence that the answer will name, not of a later look; what later looks
-    said stands below them. Raises RefusedError in any other state, in which nothing is asked.
+    said stands below them. `evidence` is that same evidence, None when it cannot be read, which is said. Raises
+    RefusedError in any other state, in which nothing is asked.
     """
     if not is_waiting(rollout):
         raise RefusedError(
@@ -105,18 +116,25 @@ def question(rollout: Rollout, plan: Plan, looks: Sequence[Look], names: Mapping
         parts.append("The look that led here is not stored: **there is nothing to say yes to; reject, or ask why.**")
     else:
         parts += [f"From the look at {moment(asked.at)}:", findings_table(asked.findings), *_since(asked, looks)]
-    parts += _plots(looks, ())
+    parts += [*_plots(looks, ()), quality(evidence, plan)]
     parts.append(f"Rollout `{rollout.id}`, version {rollout.version}.")
     return "\n\n".join(parts)
 
 
 def stage_report(
-    rollout: Rollout, plan: Plan, looks: Sequence[Look], entries: Sequence[Entry] = (), *, now: datetime
+    rollout: Rollout,
+    plan: Plan,
+    looks: Sequence[Look],
+    entries: Sequence[Entry] = (),
+    *,
+    evidence: Evidence | None = None,
+    now: datetime,
 ) -> str:
-    """Return findings and plots of the stage that `rollout` is in, as Markdown.
+    """Return findings and plots of the stage that `rollout` is in and what `evidence` measured, as Markdown.
 
     Only looks since the stage began count, and for a question to a person the look that led to it. Without `entries`
-    the beginning of the present state is taken for that of the stage, which is wrong once a rollout has ended.
+    the beginning of the present state is taken for that of the stage, which is wrong once a rollout has ended. Without
+    `evidence` it says that the counts could not be read.
     """
     began = next((move.at for move in moves(entries) if move.stage == rollout.stage), rollout.entered_at)
     within = [look for look in looks if look.at > began or rollout.stage == 0]
@@ -130,6 +148,7 @@ def stage_report(
         f"Since {moment(began)} ({distance(began, now=now)}), {counted}; {rule_text(stage)}.",
         *_last_findings(within, now=now),
         *_plots(within, ()),
+        quality(evidence, plan),
         f"Rollout `{rollout.id}`, version {rollout.version}.",
     ]
     return "\n\n".join(parts)

@@ -9,6 +9,7 @@ slice.
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -62,15 +63,21 @@ def odds_tilt(
     >>> odds_tilt([900, 4000], [99000, 45000], [0.01, 0.1]) > math.log(1000)
     True
     """
-    if not tilts or not all(math.isfinite(tilt) and tilt > 0 for tilt in tilts):
-        raise ValueError(f"odds_tilt.tilts: found {tilts!r}; expected changes above 0; 0.05 is five percent")
-    grid = RatioPrior(np.log1p(np.asarray(tilts)), np.full(len(tilts), 1.0 / len(tilts)))
+    grid = _evenly(tilts)
     shares = np.asarray(rho, dtype=np.float64)
     gained = harm(challenger_units, champion_units, shares, prior=grid)
     # Losing challenger units is gaining champion units: the same question with the arms exchanged.
     lost = harm(champion_units, challenger_units, 1.0 - shares, prior=grid)
     log_e = np.logaddexp(gained, lost) - math.log(2.0)
     return float(log_e) if log_e.ndim == 0 else np.asarray(log_e, dtype=np.float64)
+
+
+@lru_cache(maxsize=16)
+def _evenly(tilts: tuple[float, ...]) -> RatioPrior:
+    """Return equal weights on changes of the odds."""
+    if not tilts or not all(math.isfinite(tilt) and tilt > 0 for tilt in tilts):
+        raise ValueError(f"odds_tilt.tilts: found {tilts!r}; expected changes above 0; 0.05 is five percent")
+    return RatioPrior(np.log1p(np.asarray(tilts)), np.full(len(tilts), 1.0 / len(tilts)))
 
 
 def dirichlet_multinomial(counts: npt.ArrayLike, theta: npt.ArrayLike, k: float) -> float | FloatArray:

@@ -130,7 +130,8 @@ class WrittenLogs:
         assigned = assign(snapshot, key, attributes, now=at)
         self.lapsed += assigned.share < snapshot.share and snapshot.is_in_segment(attributes)
         actions = [str(action) for action in scene.actions[:, unit]]
-        action = actions[assigned.release_id == self.replay.rollout.challenger]
+        by_challenger = int(assigned.release_id == self.replay.rollout.challenger)
+        action = actions[by_challenger]
         row = {
             **attributes,
             "decision_id": key,
@@ -145,6 +146,7 @@ class WrittenLogs:
             "segment": "everyone",
             "unit_key": key,
             "feature_digest": "none",
+            "score": float(scene.scores[by_challenger, unit]),
             "action_recommended": action,
             "action_taken": action,
             "authority": "DECIDE",
@@ -155,7 +157,9 @@ class WrittenLogs:
         self.log.decision(row)
         if assigned.shadow_release_id is not None:
             copied = {"arm": "shadow", "release_id": assigned.shadow_release_id, "action_taken": None}
-            self.log.decision({**row, **copied, "action_recommended": actions[1]})
+            self.log.decision(
+                {**row, **copied, "action_recommended": actions[1], "score": float(scene.scores[1, unit])}
+            )
 
     def look(self, plan, scope, *, now):
         """Return the fast counts, and keep both now and then."""
@@ -182,6 +186,9 @@ def test_the_replayed_counts_are_those_of_the_written_logs_also_when_a_lease_lap
     assert len(logs.pairs) >= 8
     assert len({counted.digest for counted, _ in logs.pairs}) == len(logs.pairs)
     assert any(counted.waits for counted, _ in logs.pairs)
+    if replay.scene.plan.scores is not None:
+        assert any(counted.scores for counted, _ in logs.pairs)
+        assert any(counted.pairs for counted, _ in logs.pairs)
     for counted, written in logs.pairs:
         # The replay measures no time.
         assert counted.document() == replace(written, latencies={}).document()

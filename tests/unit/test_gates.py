@@ -8,15 +8,23 @@ from builders import CANARY, HOUR, PLAN, SHADOW, T0, a_finding, a_plan, a_releas
 from seatrial.evidence import Arm, Cell, Epoch, Evidence, ShadowTally
 from seatrial.gates.assignment import assignment, losses
 from seatrial.gates.contract import contract
+from seatrial.gates.delays import delays
 from seatrial.gates.finding import Question
 from seatrial.gates.freshness import freshness
 from seatrial.gates.guardrails import exposure, harm, promotion, warnings
+from seatrial.gates.pairs import paired_losses
+from seatrial.gates.scores import scores, shadow_scores
 from seatrial.gates.shadow import shadow
 from seatrial.plan import Bound
 from seatrial.units import canonical
 from seatrial.verdict import Verdict
 
 STANDARD = a_plan()
+#: A plan that asks something of the score as well, and of its losses in shadow.
+SCORED = a_plan(
+    stages=[{**stage, "max_brier_increase": 0.02} if stage["stage"] == "shadow" else stage for stage in PLAN["stages"]],
+    scores={"range": [0, 1], "label": "late", "maturity": "36 h", "slices": ["origin"], "consequence": "freeze"},
+)
 MAX_AGE = 6 * HOUR
 RULE_OUT = STANDARD.stages[CANARY].rule_out
 
@@ -44,6 +52,10 @@ def test_no_evidence_answers_no_question_with_a_pass():
         *warnings(nothing, STANDARD),
         *exposure(nothing, STANDARD, rule_out=RULE_OUT),
         *promotion(nothing, STANDARD),
+        *scores(nothing, SCORED),
+        *shadow_scores(nothing, SCORED),
+        *paired_losses(nothing, SCORED, SCORED.stages[SHADOW]),
+        *delays(nothing, SCORED),
     ]
     assert {f.question for f in findings} == set(Question) - {Question.CONTRACT}
     assert all(f.verdict in (Verdict.INCONCLUSIVE, Verdict.ERROR) for f in findings)

@@ -1,0 +1,1 @@
+"""Measurements that take minutes; nothing of the product imports them."""
