@@ -44,7 +44,7 @@ screenshots: env browser ## take the pictures of docs/images again
 bench-decisions: env ## measure how well rollouts are decided, ours and other rules: two minutes on two cores
 	$(call timed,benchmark,$(BIN)/python -m benchmarks.decisions --write)
 
-bench-decisions-full: env ## the same with every stream and more rollouts of each: about ten minutes
+bench-decisions-full: env ## the same with every stream and more rollouts of each: about six minutes
 	$(call timed,benchmark,$(BIN)/python -m benchmarks.decisions --full --write)
 
 bench-looks: env ## measure what one look costs, and the looks at ten thousand rollouts: about two minutes

@@ -33,7 +33,7 @@ QUICK, FULL = 100, 200
 def parsed(arguments: Sequence[str] | None) -> Options:
     """Return the options, or end with what is wrong with them."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.decisions", description=__doc__)
-    parser.add_argument("--full", action="store_true", help=f"every cell, {FULL} rollouts a rule, about ten minutes")
+    parser.add_argument("--full", action="store_true", help=f"every cell, {FULL} rollouts a rule, about six minutes")
     parser.add_argument("--suites", default="", help=f"some of {','.join(SUITES)}; with their quick cells only")
     parser.add_argument("--replicates", type=int, help="rollouts of each rule in each cell")
     parser.add_argument("--seed", type=int, default=1)

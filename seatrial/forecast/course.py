@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import timedelta
 
+    from numpy.random import Generator
     from numpy.typing import NDArray
 
     from seatrial.forecast.expectations import Expectations, Expected
@@ -122,7 +123,7 @@ class Tally:
         """Return the counts of the chosen rollouts."""
         return Tally(self.counts[chosen], self.pending[chosen])
 
-    def served(self, expected: Expected, course: Course, step: Step, ratio: float, rng: np.random.Generator) -> Tally:
+    def served(self, expected: Expected, course: Course, step: Step, ratio: float, rng: Generator) -> Tally:
         """Return the counts one look later, when the challenger's rate is `ratio` times the champion's."""
         rollouts, lags = self.counts.shape[0], self.pending.shape[-1]
         arms = np.array([step.share, 1.0 - step.share]) * course.expectations.units_per_day * course.interval
@@ -215,9 +216,7 @@ class Passage:
     tallies: tuple[Tally, ...]
 
 
-def pass_through(
-    course: Course, step: Step, tallies: Sequence[Tally], *, ratio: float, rng: np.random.Generator
-) -> Passage:
+def pass_through(course: Course, step: Step, tallies: Sequence[Tally], *, ratio: float, rng: Generator) -> Passage:
     """Return what becomes of rollouts that enter `step` with these counts, by the rules of `seatrial.rollout.decide`.
 
     Harm comes first; then the step is left when it has soaked, no guardrail warns and all rule out harm beyond the
@@ -287,7 +286,7 @@ def overall_alphas(plan: Plan) -> dict[str, float]:
 
 
 def time_to_harm(
-    course: Course, step: Step, expected: Expected, tally: Tally, *, ratio: float, rng: np.random.Generator
+    course: Course, step: Step, expected: Expected, tally: Tally, *, ratio: float, rng: Generator
 ) -> Floats:
     """Return by rollout the days from entering `step`, where the harm begins, until it is found.
 
@@ -307,6 +306,6 @@ def time_to_harm(
     return found
 
 
-def resampled(tally: Tally, rollouts: int, rng: np.random.Generator) -> Tally:
+def resampled(tally: Tally, rollouts: int, rng: Generator) -> Tally:
     """Return counts of as many rollouts, drawn from those there are."""
     return tally.take(rng.integers(tally.counts.shape[0], size=rollouts))

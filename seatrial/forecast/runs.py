@@ -18,6 +18,8 @@ from seatrial.stats.power import planned_units
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from numpy.random import Generator
+
     from seatrial.forecast.course import Floats, Passage
     from seatrial.forecast.expectations import Expectations, Expected
     from seatrial.plan import Plan
@@ -38,7 +40,7 @@ def forecast(
     plan: Plan,
     expectations: Expectations,
     *,
-    rng: np.random.Generator,
+    rng: Generator,
     replicates: int = 400,
     is_planned_asked: bool = False,
     on_progress: Callable[[float], None] = lambda _: None,
@@ -131,7 +133,7 @@ class _Run:
     replicates: int
 
     @classmethod
-    def of(cls, course: Course, ratio: float, replicates: int, rng: np.random.Generator, done: _Progress) -> _Run:
+    def of(cls, course: Course, ratio: float, replicates: int, rng: Generator, done: _Progress) -> _Run:
         """Simulate `replicates` rollouts whose challenger has `ratio` times the champion's rates."""
         tallies = tuple(Tally.empty(each, course, replicates) for each in course.expectations.guardrails)
         spent = np.full(replicates, _lead_days(course.plan, course.expectations))
@@ -192,7 +194,7 @@ def _quantile(values: Floats, chance: float) -> float | None:
 
 
 def _outlook(
-    course: Course, step: Step, equal: _Run, rng: np.random.Generator, done: _Progress, is_planned_asked: bool
+    course: Course, step: Step, equal: _Run, rng: Generator, done: _Progress, is_planned_asked: bool
 ) -> StepOutlook:
     passage, tallies = equal.passages[step.name], equal.entered[step.name]
     leaves = _left_after(passage)

@@ -25,9 +25,9 @@ PLANNED_VARIANCE = 50.0
 def delays(evidence: Evidence, plan: Plan) -> list[Finding]:
     """Return one finding for each label guardrail: FAIL when the arms wait unequally long for their labels.
 
-    Compared are labelled units whose window is over, by the steps of the window after which the first label arrived; bad
+    Compared are labelled units whose window is over, by the steps after which the first label arrived; bad
     ones alone would not do, for two releases are wrong about units of other kinds, whose labels differ by nature. It is
-    done within allocation epochs (stratified log-rank). The score is a martingale in the time of the rollout, so that the
+    done within allocation epochs (stratified log-rank). The score is a martingale in the time of the rollout, so the
     mixture boundary of `seatrial.stats.means` holds at all looks, asymptotically; both directions share the hold
     budget. A FAIL says that rates of noticing were compared, not rates of harm: the share stands still.
     """

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 #: What stands where a number does not exist.
 _NONE = "-"
+#: The part of equal releases that may be undecided before it is said at the top.
+_MOST_UNDECIDED = 0.2
 #: Guardrails that have a panel; the table holds them all.
 _MOST_PANELS = 3
 #: Lines of the steps, in their order; Okabe and Ito's colours.
@@ -54,8 +56,21 @@ class Part:
 
 
 def shortfall_sentences(forecast: Forecast) -> list[str]:
-    """Return one sentence for each margin that cannot be shown in time, with numbers that would suffice."""
-    return [_shortfall(each) for each in forecast.shortfalls]
+    """Return one sentence for each margin that cannot be shown in time, with numbers that would suffice.
+
+    A plan whose margins half of the equal releases can show may still leave many undecided, for all must be shown: then
+    the last sentence says where.
+    """
+    sentences = [_shortfall(each) for each in forecast.shortfalls]
+    if forecast.equal.undecided > _MOST_UNDECIDED:
+        asked = [each for each in forecast.steps if each.in_time is not None]
+        narrow = min(asked, key=lambda each: each.in_time or 0.0)
+        sentences.append(
+            f"{narrow.name}: its deadline of {_duration(narrow.limit_days)} is too short for many:"
+            f" {rate(narrow.in_time or 0.0)} of the equal releases that come there leave it in time; over all steps"
+            f" {rate(forecast.equal.undecided)} are undecided"
+        )
+    return sentences
 
 
 def _shortfall(demand: Demand) -> str:

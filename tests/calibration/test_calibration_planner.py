@@ -129,7 +129,7 @@ def is_found_by(plan, rng, stage, ratio, days):
 @pytest.mark.parametrize(("seed", "stage", "ratio"), [(1, FIRST, 1.5), (2, SECOND, 1.5)])
 def test_four_fifths_of_rollouts_find_harm_by_the_predicted_time(seed, stage, ratio):
     plan = the_plan()
-    step = predicted(plan, seed, 2_000).steps[stage - FIRST]
+    step = predicted(plan, seed, 1_000).steps[stage - FIRST]
     days = next(found.days_p80 for found in step.detections if found.ratio == ratio)
     rng = np.random.default_rng([seed, 1])
     found = [is_found_by(plan, rng, stage, ratio, days) for _ in range(180)]
@@ -141,7 +141,7 @@ def test_four_fifths_of_rollouts_find_harm_by_the_predicted_time(seed, stage, ra
 @pytest.mark.parametrize(("seed", "ratio", "runs"), [(3, 1.0, 90), (4, 0.8, 40)])
 def test_the_predicted_chance_of_promotion_is_that_of_rollouts_judged_by_the_gates(seed, ratio, runs):
     plan = the_plan()
-    told = predicted(plan, seed, 2_000)
+    told = predicted(plan, seed, 1_000)
     chance = (told.equal if ratio == 1.0 else told.better).promoted
     rng = np.random.default_rng([seed, 1])
     passed = sum(rollout_until(plan, rng, APPROVAL, ratio=ratio)[1].stage == APPROVAL for _ in range(runs))

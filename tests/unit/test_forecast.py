@@ -362,6 +362,17 @@ def test_a_plan_that_cannot_show_its_margin_says_so_with_numbers_that_would_suff
         assert part in sentences[0]
 
 
+def test_a_plan_whose_every_margin_is_narrow_says_which_deadline_is_too_short():
+    # 767 of the 840 bad units that arrive: enough for half of the releases, and too few for many others.
+    steps = [s | {"deadline": "21 d", "rule_out": "50 % relative"} if s["stage"] == "canary" else s for s in STAGES]
+    plan = a_small_plan(guardrails=[WRONG | {"slices": [], "margin": "50 % relative"}], stages=steps)
+    numbers = expect(plan, units_per_day=1_050.0, rates={"wrong-decision": 0.04}, delays=DELAYS)
+    found = forecast(plan, numbers, rng=np.random.default_rng(1), replicates=100)
+    assert found.shortfalls == ()
+    assert found.equal.undecided > 0.2
+    assert shortfall_sentences(found)[-1].startswith("canary-1: its deadline of 21 d is too short for many")
+
+
 def test_a_plan_that_can_show_its_margins_has_nothing_to_complain_of():
     found = made(units_per_day=50_000.0, replicates=60)
     assert found.shortfalls == ()
