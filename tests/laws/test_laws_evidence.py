@@ -226,13 +226,15 @@ def tally_of(guardrail, row, labels):
         return None
     if guardrail.maturity is None:
         is_bad = holds(guardrail.bad_when, row, None)
-        return Tally(1, is_bad, 1, is_bad, 1)
+        return Tally(1, is_bad, 1, is_bad, 1, good=not is_bad)
     closes = row["ts"] + guardrail.maturity
     is_bad = holds(guardrail.bad_when, row, last_label(labels, row, guardrail.label, NOW))
     if closes > NOW:
         return Tally(1, is_bad)
     within = last_label(labels, row, guardrail.label, closes)
-    return Tally(1, is_bad, 1, holds(guardrail.bad_when, row, within), within is not None)
+    is_labelled = within is not None
+    was_bad = holds(guardrail.bad_when, row, within)
+    return Tally(1, is_bad, 1, was_bad, is_labelled, good=is_labelled and not is_bad)
 
 
 def first_of_each_unit(rows):
