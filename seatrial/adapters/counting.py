@@ -68,9 +68,10 @@ def reference(decisions: str) -> str:
 
 
 def arrived(labels: str) -> str:
-    """Return the statement that keeps the labels of the rollout's decisions that have arrived by now."""
+    """Return the statement that keeps the labels of the rollout that have arrived by now; NaN is no label."""
     return f"""CREATE TEMP TABLE arrived AS
         SELECT * FROM {labels} WHERE arrived_at <= $now AND decision_id IN (SELECT decision_id FROM logged)
+            AND NOT isnan(value)
     """  # noqa: S608 a relation of this adapter
 
 
@@ -88,7 +89,9 @@ def pairs(plan: Plan) -> str:
 
 def scored_pairs(scores: Scores) -> str:
     """Return the query of pairs by both scores and the label, -1 where it is not matured or missing."""
-    label, join = ("-1", "") if scores.label is None else ("coalesce(known_within, -1)::INTEGER", _score_label("pairs"))
+    label, join = "-1", ""
+    if scores.label is not None:
+        label, join = f"CASE WHEN {_IS_OUTCOME} THEN known_within::INTEGER ELSE -1 END", _score_label("pairs")
     return f"""
         SELECT {_bin("served_score", scores)} AS champion, {_bin("copied_score", scores)} AS challenger,
             {label} AS label, count(*)
@@ -128,10 +131,11 @@ def scores_of(scores: Scores, column: str | None) -> str:
     """Return the query of scores by snapshot, arm, bin and the values of one slice."""
     value = "NULL" if column is None else name(column)
     join = "" if scores.label is None else _score_label("flagged")
-    label = "NULL" if scores.label is None else "known_within"
+    is_outcome = "false" if scores.label is None else _IS_OUTCOME
+    is_positive = "false" if scores.label is None else "known_within = 1"
     return f"""
         SELECT snapshot_no, arm, {_bin("score", scores)} AS bin, {value} AS value, count(*),
-            count({label}), count(*) FILTER ({label} = 1)
+            count(*) FILTER ({is_outcome}), count(*) FILTER ({is_positive})
         FROM flagged {join} WHERE outcome = 'ok' GROUP BY ALL
     """  # noqa: S608 quoted
 
@@ -182,6 +186,8 @@ def name(column: str) -> str:
     return '"' + column.replace('"', '""') + '"'
 
 
+#: A score predicts 1 or 0; another label is none of its outcomes.
+_IS_OUTCOME = "known_within IN (0, 1)"
 _LAST = "arg_max(value, struct_pack(arrived_at := arrived_at, value := value))"
 
 
@@ -221,52 +227,67 @@ def _flags(index: int, guardrail: Guardrail, quantile: float | None) -> str:
         matured = f"ts + {_micros(_seconds(guardrail.maturity))} <= $now"
         labelled = f"{within} IS NOT NULL"
     hidden = f"NOT {_any_of(guardrail.observed_when, 'NULL')}" if guardrail.is_censored else "false"
+    if guardrail.mean is not None:
+        amount, divisor = _amounts(index, guardrail.mean, within)
+        labelled = f"{amount} IS NOT NULL AND {divisor} IS NOT NULL"
+        matured = matured if guardrail.mean.window is None else f"window_{index}.is_closed IS NOT NULL"
     flags = (
         f"{counted} AS in_{index}, {_bad(guardrail, now, quantile)} AS bad_{index},"
         f" {_bad(guardrail, within, quantile)} AS bad_within_{index}, {matured} AS matured_{index},"
         f" {labelled} AS labelled_{index}, {hidden} AS hidden_{index}, {first} AS first_{index}"
     )
-    return flags if guardrail.mean is None else f"{flags}, {_amounts(index, guardrail.mean, within)}"
+    return flags if guardrail.mean is None else f"{flags}, {amount} AS k_{index}, {divisor} AS n_{index}"
 
 
 def _bad(guardrail: Guardrail, label: str, quantile: float | None) -> str:
     if guardrail.exceeds is None:
         return _any_of(guardrail.bad_when, label) if guardrail.bad_when else "false"
-    return "false" if quantile is None else f"coalesce({name(guardrail.exceeds.column)} > {quantile!r}, false)"
+    # Who gives no number has not stayed below: DuckDB puts NaN above all numbers, and NULL would be no exceedance.
+    return "false" if quantile is None else f"NOT coalesce({name(guardrail.exceeds.column)} <= {quantile!r}, false)"
 
 
-def _amounts(index: int, mean: Mean, label: str) -> str:
-    """Return amount and divisor of a unit in fixed point; NULL where the unit has none yet."""
+def _amounts(index: int, mean: Mean, label: str) -> tuple[str, str]:
+    """Return amount and divisor of a unit in fixed point; NULL where the unit has none yet, or no number."""
     if mean.window is not None:
-        return f"window_{index}.k AS k_{index}, window_{index}.n AS n_{index}"
+        return f"window_{index}.k", f"window_{index}.n"
     value = label if mean.of == "label" else name(mean.of)
-    return f"{_fixed(value, mean.deviation * AMOUNT_STEP)} AS k_{index}, 1::HUGEINT AS n_{index}"
+    return _fixed(value, mean.deviation * AMOUNT_STEP), "1::HUGEINT"
 
 
 def _windowed(index: int, mean: Mean, plan: Plan) -> str:
     """Return the join with the sums over a unit's decisions in its window.
 
     A window counts when it ended by now and before the next snapshot began. Both are known without the arm, while a
-    champion's unit that turns into a challenger's with a larger share would mix the two.
+    champion's unit that turns into a challenger's with a larger share would mix the two. A decision without a number
+    leaves its unit without an amount, for what was not measured is not nothing; one that was logged twice counts once.
     """
     unit, window = name(plan.unit), _micros(_seconds(mean.window))
     divisor = "count(*)::HUGEINT" if mean.per == "decisions" else "1::HUGEINT"
     if mean.per not in (None, "decisions"):
-        divisor = f"sum({_fixed(name(mean.per or ''), DIVISOR_STEP)})"
-    amount = _fixed(f"rows_of.{name(mean.of)}", mean.deviation * AMOUNT_STEP)
+        divisor = _whole_sum(_fixed(f"rows_of.{name(mean.per or '')}", DIVISOR_STEP))
+    amount = _whole_sum(_fixed(f"rows_of.{name(mean.of)}", mean.deviation * AMOUNT_STEP))
     return f"""LEFT JOIN (
-        SELECT decided.{unit}, sum({amount}) AS k, {divisor} AS n
-        FROM decided JOIN logged AS rows_of USING ({unit}) LEFT JOIN (
+        SELECT decided.{unit}, {amount} AS k, {divisor} AS n, true AS is_closed
+        FROM decided JOIN (
+            SELECT * FROM logged WHERE arm <> 'shadow'
+            QUALIFY row_number() OVER (PARTITION BY decision_id ORDER BY ts) = 1
+        ) AS rows_of USING ({unit}) LEFT JOIN (
             SELECT snapshot_no, lead(min(ts)) OVER (ORDER BY snapshot_no) AS ended FROM logged GROUP BY snapshot_no
         ) AS epoch ON epoch.snapshot_no = decided.snapshot_no
-        WHERE rows_of.arm <> 'shadow' AND rows_of.ts >= decided.ts AND rows_of.ts < decided.ts + {window}
+        WHERE rows_of.ts >= decided.ts AND rows_of.ts < decided.ts + {window}
             AND decided.ts + {window} <= least(coalesce(ended, $now), $now)
         GROUP BY decided.{unit}
     ) AS window_{index} ON window_{index}.{unit} = decided.{unit}"""  # noqa: S608 quoted
 
 
+def _whole_sum(value: str) -> str:
+    """Return the sum of `value`, NULL when one of them is."""
+    return f"CASE WHEN count({value}) = count(*) THEN sum({value}) END"
+
+
 def _fixed(value: str, step: float) -> str:
-    return f"round({value} / ({step!r}::DOUBLE))::HUGEINT"
+    """Return a whole number of steps, NULL where there is no finite number."""
+    return f"CASE WHEN isfinite({value}::DOUBLE) THEN round({value} / ({step!r}::DOUBLE))::HUGEINT END"
 
 
 def _tally(index: int) -> str:

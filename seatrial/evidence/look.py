@@ -112,7 +112,7 @@ class Evidence:
         at = {number: position for position, number in enumerate(self.numbers)}
         found = np.zeros((len(ARMS), 3, len(at), size), dtype=np.int64)
         for cell, tally in self.scores.items():
-            if (cell.slice_column, cell.slice_value) == (column, value):
+            if (cell.slice_column, cell.slice_value) == (column, value) and cell.snapshot_no in at:
                 found[ARMS.index(cell.arm), :, at[cell.snapshot_no], cell.bin] += tally.values()
         challenger, champion, _ = (ArmHistogram(*found[arm]) for arm in range(len(ARMS)))
         return Histograms(self.rho, challenger, champion)

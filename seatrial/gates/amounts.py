@@ -7,7 +7,7 @@ relative, so the challenger's amounts are divided by what is tolerated and the d
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -34,15 +34,19 @@ def log_e_not_worse(evidence: Evidence, guardrail: Guardrail, *, margin: float) 
     return _log_e(evidence, guardrail, None, None, margin=margin, is_worse=False)
 
 
-def averages(evidence: Evidence, guardrail: Guardrail, column: str | None, value: str | None) -> dict[Arm, float]:
-    """Return the mean of each arm, NaN without units; over all epochs, so for reading only."""
-    sums = _sums(evidence, guardrail, column, value)
-    return {arm: float(each.k.sum() / each.n.sum()) if each.n.sum() > 0 else math.nan for arm, each in sums.items()}
+class Average(NamedTuple):
+    """A mean, and how many units have an amount at all."""
+
+    mean: float  #: NaN without units
+    units: int
 
 
-def units(evidence: Evidence, guardrail: Guardrail, column: str | None, value: str | None) -> dict[Arm, int]:
-    """Return the number of units with an amount in each arm."""
-    return {arm: int(each.units.sum()) for arm, each in _sums(evidence, guardrail, column, value).items()}
+def averages(evidence: Evidence, guardrail: Guardrail, column: str | None, value: str | None) -> dict[Arm, Average]:
+    """Return the mean of each arm over all epochs, so for reading only."""
+    return {
+        arm: Average(float(each.k.sum() / each.n.sum()) if each.n.sum() > 0 else math.nan, int(each.units.sum()))
+        for arm, each in _sums(evidence, guardrail, column, value).items()
+    }
 
 
 def _log_e(

@@ -91,7 +91,8 @@ def losses(evidence: Evidence, plan: Plan, *, alpha: float) -> list[Finding]:
 
 
 def _with_label(plan: Plan) -> list[Guardrail]:
-    return [each for each in plan.guardrails if each.source is Source.LABEL]
+    """Return the guardrails whose labels both arms have in proportion; not so where an action can hide them."""
+    return [each for each in plan.guardrails if each.source is Source.LABEL and not each.is_censored]
 
 
 def _loss(subject: str, units: tuple[int, int], *, expected: float, log_e: float, alpha: float) -> Finding:

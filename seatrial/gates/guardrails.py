@@ -17,7 +17,7 @@ import numpy as np
 from seatrial.evidence import Arm, Key
 from seatrial.gates import amounts
 from seatrial.gates.finding import Finding, Question
-from seatrial.plan import Consequence
+from seatrial.plan import Consequence, Source
 from seatrial.stats import kernel
 from seatrial.stats.multiplicity import closed_benjamini_hochberg
 from seatrial.stats.rate import below
@@ -78,7 +78,7 @@ def exposure(evidence: Evidence, plan: Plan, *, rule_out: Margin) -> list[Findin
     """Return one finding for each guardrail: PASS when harm beyond `rule_out` is ruled out.
 
     A ratio of early positives is honest while labels arrive; a rate is not, for a unit without its label is no good
-    unit. An absolute margin therefore counts matured units only.
+    unit. An absolute margin therefore counts matured units only, and like a mean it asks that enough of them were seen.
     """
     reliefs = [
         _Relief(asked, rule_out, "bad", "units")
@@ -86,7 +86,17 @@ def exposure(evidence: Evidence, plan: Plan, *, rule_out: Margin) -> list[Findin
         else _Relief(asked, asked.guardrail.margin, "matured_bad", "matured")
         for asked in _asked(evidence, [(guardrail, None, None) for guardrail in plan.guardrails])
     ]
-    return _ruled_out(Question.EXPOSURE, evidence, reliefs, alpha=plan.budgets.promote)
+    found = _ruled_out(Question.EXPOSURE, evidence, reliefs, alpha=plan.budgets.promote)
+    return [
+        _with_coverage(finding, relief.asked, plan.label_coverage.at_least) if _needs_all(relief) else finding
+        for finding, relief in zip(found, reliefs, strict=True)
+    ]
+
+
+def _needs_all(relief: _Relief) -> bool:
+    """Return whether a unit that was not seen would pass for a good one, or for an average one."""
+    guardrail = relief.asked.guardrail
+    return guardrail.mean is not None or (guardrail.source is Source.LABEL and not relief.margin.is_relative)
 
 
 def promotion(evidence: Evidence, plan: Plan) -> list[Finding]:
@@ -101,7 +111,7 @@ def promotion(evidence: Evidence, plan: Plan) -> list[Finding]:
     ]
     found = _ruled_out(Question.PROMOTION, evidence, reliefs, alpha=plan.budgets.promote)
     return [
-        _with_coverage(finding, relief.asked.series, plan.label_coverage.at_least)
+        _with_coverage(finding, relief.asked, plan.label_coverage.at_least)
         for finding, relief in zip(found, reliefs, strict=True)
     ]
 
@@ -115,7 +125,7 @@ class _Asked:
     value: str | None
     series: Series
     ratio: float  #: of the rates of bad units by what is known now, NaN before the first
-    averages: Mapping[Arm, float] | None  #: of a guardrail with mean
+    averages: Mapping[Arm, amounts.Average] | None  #: of a guardrail with mean
     #: why nothing can be counted, or None
     gap: str | None
 
@@ -126,15 +136,16 @@ class _Asked:
 
     @property
     def numbers(self) -> dict[str, float | int | str | None]:
+        if self.averages is not None:
+            challenger, champion = self.averages[Arm.CHALLENGER], self.averages[Arm.CHAMPION]
+            return {
+                "challenger_mean": challenger.mean,
+                "champion_mean": champion.mean,
+                "challenger_units": challenger.units,
+                "champion_units": champion.units,
+            }
         bad, bad_champion = self.series.total("bad")
         units, champion_units = self.series.total("units")
-        if self.averages is not None:
-            return {
-                "challenger_mean": self.averages[Arm.CHALLENGER],
-                "champion_mean": self.averages[Arm.CHAMPION],
-                "challenger_units": units,
-                "champion_units": champion_units,
-            }
         return {
             "challenger_bad": bad,
             "challenger_units": units,
@@ -144,13 +155,16 @@ class _Asked:
 
     def described(self, *, is_loud: bool) -> str:
         """Return the counts in words; `is_loud` adds the ratio, which quiet slices are spared."""
-        units, champion_units = self.series.total("units")
         if self.gap is not None:
             return self.gap
         if self.averages is not None:
-            challenger, champion = (_amount(self.averages[arm]) for arm in (Arm.CHALLENGER, Arm.CHAMPION))
-            return f"mean {challenger} over {units:,} units against {champion} over {champion_units:,}"
+            challenger, champion = self.averages[Arm.CHALLENGER], self.averages[Arm.CHAMPION]
+            return (
+                f"mean {_amount(challenger.mean)} over {challenger.units:,} units"
+                f" against {_amount(champion.mean)} over {champion.units:,}"
+            )
         bad, bad_champion = self.series.total("bad")
+        units, champion_units = self.series.total("units")
         counts = f"{bad:,} of {units:,} against {bad_champion:,} of {champion_units:,}"
         return f"{counts}, {self._ratio()}" if is_loud else counts
 
@@ -211,8 +225,11 @@ def _harm_log_e(evidence: Evidence, plan: Plan, asked: Sequence[_Asked]) -> list
 
 
 def _common_rate(guardrail: Guardrail) -> float | None:
-    """Return the declared rate of a guardrail whose good units are worth counting."""
-    if guardrail.expected is None or guardrail.expected.rate < COMMON:
+    """Return the declared rate of a guardrail whose good units are worth counting.
+
+    Where an action can hide the label, who acts more often has fewer good units to show and is no worse for it.
+    """
+    if guardrail.is_censored or guardrail.expected is None or guardrail.expected.rate < COMMON:
         return None
     return guardrail.expected.rate
 
@@ -335,7 +352,8 @@ def _relief_log_e(evidence: Evidence, reliefs: Sequence[_Relief]) -> list[float 
     by_margin: defaultdict[float, list[int]] = defaultdict(list)
     for at, relief in enumerate(reliefs):
         asked, margin = relief.asked, relief.margin
-        if asked.gap is not None:
+        # An arm without units has no bad ones either: the other would look worse than nothing.
+        if asked.gap is not None or not all(asked.series.total("units")):
             continue
         if asked.averages is not None:
             if evidence.epochs:
@@ -353,20 +371,22 @@ def _relief_log_e(evidence: Evidence, reliefs: Sequence[_Relief]) -> list[float 
     return log_es
 
 
-def _with_coverage(finding: Finding, series: Series, at_least: float) -> Finding:
-    """Return `finding`, as INCONCLUSIVE when too few matured units of either arm have a label.
+def _with_coverage(finding: Finding, asked: _Asked, at_least: float) -> Finding:
+    """Return `finding`, as INCONCLUSIVE when too few matured units of either arm have a label, or a number.
 
     A unit whose label the action hides is not asked for one; `hidden` units are counted with the matured ones.
     """
-    matured, hidden, labelled = (series.total(name) for name in ("matured", "hidden", "labelled"))
+    matured, hidden, labelled = (asked.series.total(name) for name in ("matured", "hidden", "labelled"))
     seen = [whole - part for whole, part in zip(matured, hidden, strict=True)]
     shares = [part / whole if whole else 0.0 for part, whole in zip(labelled, seen, strict=True)]
     numbers = {**finding.numbers, "challenger_coverage": shares[0], "champion_coverage": shares[1]}
     if min(shares) >= at_least:
         return replace(finding, numbers=numbers)
+    is_measured = asked.guardrail.mean is not None and asked.guardrail.source is not Source.LABEL
+    wanted = "number" if is_measured else "label"
     reason = (
         f"{finding.subject}: {shares[0]:.0%} (challenger) and {shares[1]:.0%} (champion) of the matured units have a"
-        f" label, the plan asks for {at_least:.0%}"
+        f" {wanted}, the plan asks for {at_least:.0%}"
     )
     return replace(finding, verdict=Verdict.INCONCLUSIVE, reason=reason, numbers=numbers)
 

@@ -328,17 +328,17 @@ class Plan(Checked):
             yield Flaw(("scores", "label"), finding, remedy)
 
     def _censored_labels_have_an_action_guardrail(self) -> Iterator[Flaw]:
-        reads_action = [
-            each
+        counted = [
+            condition
             for each in self.guardrails
-            if each.source is not Source.LABEL
-            and not each.dry_run
-            and each.consequence is not Consequence.NOTIFY
-            and any(condition.columns() & ACTION_COLUMNS for condition in each.bad_when)
+            if each.source is not Source.LABEL and not each.dry_run and each.consequence is not Consequence.NOTIFY
+            for condition in each.bad_when
+            if condition.columns() & ACTION_COLUMNS
         ]
         for at, each in enumerate(self.guardrails):
-            if each.is_censored and not reads_action:
-                finding = "found a label that an action can hide and no guardrail on the rate of an action"
+            # A rate of the action that lets the label be seen falls when more are refused.
+            if each.is_censored and all(any(c.implies(seen) for seen in each.observed_when) for c in counted):
+                finding = "found a label that an action can hide and no guardrail on the rate of such an action"
                 remedy = "add one with consequence roll_back or freeze: who refuses everybody has no bad label"
                 yield Flaw(("guardrails", at, "observed_when"), finding, remedy)
 

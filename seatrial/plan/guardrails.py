@@ -27,7 +27,7 @@ class Consequence(StrEnum):
 
 
 class Exceedance(Checked):
-    """A unit is bad when a number of it is above a quantile of the champion's, frozen before the rollout began."""
+    """A unit is bad when its number is missing, or above a quantile of the champion's, frozen before the rollout."""
 
     column: ColumnName = Field(description="the column of numbers, such as latency_ms")
     quantile: InnerShare = Field(

@@ -1,6 +1,6 @@
 import tempfile
 from collections import Counter, defaultdict
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -10,29 +10,72 @@ from hypothesis import strategies as st
 
 from seatrial.adapters.duckdb import ParquetLogs
 from seatrial.adapters.logs import LogWriter
-from seatrial.evidence import Arm, Cell, Epoch, Evidence, ShadowTally, Tally, merge
+from seatrial.evidence import (
+    WAIT_STEPS,
+    Arm,
+    Cell,
+    Epoch,
+    Evidence,
+    Frozen,
+    Moments,
+    ScoreCell,
+    ScoredPair,
+    ScoreTally,
+    ShadowTally,
+    Tally,
+    Wait,
+    merge,
+)
 from seatrial.plan import Above, AtLeast, OneOf
 from seatrial.ports import Scope
 
 COUNTS = st.integers(0, 2**40)
 EPOCHS = {1: Epoch(0.05, 2), 2: Epoch(0.2, 3), 3: Epoch(0.5, 3)}
+NUMBERS = st.sampled_from([1, 2, 3])
+PLACES = st.sampled_from([(None, None), ("origin", "EWR"), ("origin", "JFK")])
 CELLS = st.builds(
-    Cell,
+    lambda guardrail, place, number, arm: Cell(guardrail, *place, number, arm),
     st.sampled_from("gh"),
-    st.none() | st.just("origin"),
-    st.none() | st.just("EWR"),
-    st.sampled_from([1, 2, 3]),
+    PLACES,
+    NUMBERS,
     st.sampled_from(Arm),
 )
-TALLIES = st.builds(Tally, COUNTS, COUNTS, COUNTS, COUNTS, COUNTS)
+BINS = st.integers(0, 103)
+SCORE_CELLS = st.builds(
+    lambda place, number, arm, at: ScoreCell(*place, number, arm, at), PLACES, NUMBERS, st.sampled_from(Arm), BINS
+)
+WAITS = st.builds(
+    Wait,
+    st.sampled_from("gh"),
+    NUMBERS,
+    st.sampled_from(Arm),
+    st.booleans(),
+    st.integers(0, WAIT_STEPS),
+    st.integers(-1, WAIT_STEPS),
+)
+
+
+def of(kind):
+    """Return a strategy of counts of one kind."""
+    return st.builds(kind, *[COUNTS] * len(fields(kind)))
+
+
 EVIDENCE = st.builds(
     Evidence,
     newest=st.none() | st.integers(0, 10**6).map(lambda s: T0 + timedelta(seconds=s)),
     epochs=st.sets(st.sampled_from(sorted(EPOCHS))).map(lambda numbers: {n: EPOCHS[n] for n in numbers}),
-    cells=st.dictionaries(CELLS, TALLIES, max_size=4),
-    assigned=st.dictionaries(st.tuples(st.sampled_from([1, 2, 3]), st.sampled_from(Arm)), COUNTS, max_size=4),
-    shadow=st.builds(ShadowTally, COUNTS, COUNTS, COUNTS, COUNTS, COUNTS, COUNTS),
+    cells=st.dictionaries(CELLS, of(Tally), max_size=4),
+    assigned=st.dictionaries(st.tuples(NUMBERS, st.sampled_from(Arm)), COUNTS, max_size=4),
+    shadow=of(ShadowTally),
+    moments=st.dictionaries(CELLS, of(Moments), max_size=3),
+    scores=st.dictionaries(SCORE_CELLS, of(ScoreTally), max_size=3),
+    pairs=st.dictionaries(st.builds(ScoredPair, BINS, BINS, st.sampled_from([-1, 0, 1])), COUNTS, max_size=3),
+    waits=st.dictionaries(WAITS, COUNTS, max_size=3),
+    latencies=st.dictionaries(st.tuples(st.sampled_from(Arm), st.integers(0, 1040)), COUNTS, max_size=3),
+    crossed=COUNTS,
+    frozen=st.none() | st.just(Frozen({"g": 200.0, "h": 0.5}, {3: 5, 40: 2})),
 )
+MAPPINGS = ("epochs", "cells", "assigned", "moments", "scores", "pairs", "waits", "latencies")
 
 
 @given(EVIDENCE, EVIDENCE)
@@ -61,14 +104,22 @@ def test_the_digest_does_not_depend_on_the_order_of_the_counts(evidence, rng):
     def shuffled(mapping):
         return dict(rng.sample(list(mapping.items()), len(mapping)))
 
-    again = Evidence(
-        evidence.newest,
-        shuffled(evidence.epochs),
-        shuffled(evidence.cells),
-        shuffled(evidence.assigned),
-        evidence.shadow,
-    )
+    again = replace(evidence, **{name: shuffled(getattr(evidence, name)) for name in MAPPINGS})
+    if evidence.frozen is not None:
+        frozen = Frozen(shuffled(evidence.frozen.quantiles), shuffled(evidence.frozen.scores))
+        again = replace(again, frozen=frozen)
+    assert again == evidence
     assert again.digest == evidence.digest
+
+
+@given(EVIDENCE, st.sampled_from(MAPPINGS[1:]))
+def test_every_count_is_in_the_digest(evidence, name):
+    counts = dict(getattr(evidence, name))
+    if counts:
+        at, more = next(iter(counts.items()))
+        again = replace(evidence, **{name: {**counts, at: more + (1 if isinstance(more, int) else type(more)(1))}})
+        assert again.digest != evidence.digest
+    assert replace(evidence, crossed=evidence.crossed + 1).digest != evidence.digest
 
 
 MATURITY = 36 * HOUR

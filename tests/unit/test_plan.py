@@ -616,3 +616,259 @@ def test_the_alphas_never_exceed_the_budget_and_lose_nothing_to_rounding(weights
 def test_events_are_refused_as_units_because_one_entity_sends_many():
     with pytest.raises(InvalidDocumentError, match="found decision_id, expected unit_key"):
         plan_of(TEXT.replace("unit: unit_key", "unit: decision_id"))
+
+
+BAD = "    bad_when: [{outcome: [timeout, error]}, {latency_ms: {above: 200}}]\n"
+TAIL = "    exceeds: {column: latency_ms, quantile: 99 %}\n"
+MEAN = "    mean: {of: latency_ms, typical: 12, deviation: 8}\n"
+OF_LABEL = "    mean: {of: label, typical: 0.2, deviation: 0.4}\n"
+#: The action rebook hides the label; a bad unit is one that was let through.
+SEEN = "    bad_when: [{label: 1, action: none}]\n    observed_when: [{action: none}]\n"
+REBOOKED = "    bad_when: [{action: rebook}]\n"
+PROXY = "    source: proxy\n"
+COLUMNS = "slices: {origin:"
+SCORES = f"scores: {{range: [0, 1], label: late, maturity: 36 h, slices: [origin]}}\n{COLUMNS}"
+ON_BRIER = (SHADOW, SHADOW.replace("40 %", "40 %, max_brier_increase: 0.02"))
+HIDES = (f"    {WHEN}\n", SEEN)
+
+
+@pytest.mark.parametrize(
+    "edits",
+    [
+        [(BAD, TAIL)],
+        [(BAD, MEAN)],
+        [(BAD, MEAN.replace("typical", "per: decisions, window: 7 d, worse: lower, typical"))],
+        [(f"    {WHEN}\n", OF_LABEL)],
+        [HIDES, (BAD, REBOOKED), (RUNTIME, PROXY)],
+        [HIDES, (BAD, "    bad_when: [{action: none, outcome: error}, {action: review}]\n"), (RUNTIME, PROXY)],
+        [(COLUMNS, SCORES), ON_BRIER],
+        [(COLUMNS, f"scores: {{range: [-5, 10]}}\n{COLUMNS}")],
+        [(COLUMNS, f"expected: {{units_per_day: 900}}\n{COLUMNS}")],
+        [("weight: 4", "weight: 4\n    expected: {rate: 25 %, delay: 8 h}")],
+    ],
+)
+def test_a_tail_a_mean_a_hidden_label_and_what_is_asked_of_scores_are_accepted_and_read_back(edits):
+    plan = plan_of(edited(*edits))
+    assert plan.id != plan_of(TEXT).id
+    assert check(Document("ledger", plan.document()), Plan) == plan
+
+
+@pytest.mark.parametrize(
+    ("edits", "place", "finding", "remedy"),
+    [
+        ([(BAD, "")], "13 guardrails[0].bad_when", "expected one of bad_when, exceeds and mean", "add it: bad_when is"),
+        ([(BAD, BAD + TAIL)], "16 guardrails[0].exceeds", "found bad_when and exceeds, expected one of", "make a"),
+        ([(BAD, BAD + MEAN)], "16 guardrails[0].mean", "found bad_when and mean, expected one of", "make a guardrail"),
+        ([(BAD, TAIL + MEAN)], "16 guardrails[0].mean", "found exceeds and mean, expected one of", "make a guardrail"),
+        (
+            [(BAD, TAIL), ("50 % relative", "2 % absolute")],
+            "16 guardrails[0].margin",
+            "found 2 % absolute, expected a margin relative to the champion",
+            "write it relative, such as",
+        ),
+        (
+            [(BAD, MEAN), ("50 % relative", "2 % absolute")],
+            "16 guardrails[0].margin",
+            "found 2 % absolute, expected a margin relative to the champion",
+            "write it relative, such as",
+        ),
+        (
+            [(BAD, MEAN.replace("typical", "per: decisions, typical"))],
+            "15 guardrails[0].mean.per",
+            "found a divisor without window",
+            "add window, or remove per",
+        ),
+        (
+            [(f"    {WHEN}\n", TAIL)],
+            "22 guardrails[1].exceeds",
+            "found exceeds latency_ms with source label, expected a column of the decision",
+            "name a column of the decision log",
+        ),
+        (
+            [(BAD, TAIL.replace("latency_ms", "label"))],
+            "15 guardrails[0].exceeds",
+            "found exceeds label with source runtime",
+            "name a column of the decision log",
+        ),
+        (
+            [(BAD, OF_LABEL)],
+            "15 guardrails[0].mean.of",
+            "found the mean of label with source runtime, expected label with source label only",
+            "average label with source label",
+        ),
+        (
+            [(f"    {WHEN}\n", MEAN)],
+            "22 guardrails[1].mean.of",
+            "found the mean of latency_ms with source label",
+            "average label with source label",
+        ),
+        (
+            [(f"    {WHEN}\n", OF_LABEL.replace("typical", "window: 1 d, typical"))],
+            "22 guardrails[1].mean.window",
+            "found window with source label",
+            "remove window",
+        ),
+    ],
+)
+def test_a_guardrail_measures_one_thing_that_its_source_can_give(edits, place, finding, remedy):
+    problem = sole(refused(*edits), finding)
+    assert problem.place == f"plan.yaml:{place}"
+    assert problem.remedy.startswith(remedy)
+
+
+@pytest.mark.parametrize(
+    ("edits", "place", "finding", "remedy"),
+    [
+        (
+            [(BAD, BAD + "    observed_when: [{action: none}]\n")],
+            "16 guardrails[0].observed_when",
+            "found it with source runtime, expected it with source label only",
+            "remove it; only labels can be hidden",
+        ),
+        (
+            [(HIDES[0], SEEN.replace("observed_when: [{action: none}]", "observed_when: [{label: 1, action: none}]"))],
+            "23 guardrails[1].observed_when[0]",
+            "found label, expected what lets it be seen",
+            "name the action",
+        ),
+        (
+            [(HIDES[0], OF_LABEL + "    observed_when: [{action: none}]\n")],
+            "22 guardrails[1].mean",
+            "found observed_when with mean",
+            "count units with bad_when",
+        ),
+        (
+            [(HIDES[0], SEEN.replace("{label: 1, action: none}", "{label: 1}"))],
+            "22 guardrails[1].bad_when[0]",
+            "found a condition under which the label may be hidden",
+            "add the action that lets the label be seen",
+        ),
+        (
+            [(HIDES[0], SEEN.replace("{label: 1, action: none}", "{label: 1, action: [none, rebook]}"))],
+            "22 guardrails[1].bad_when[0]",
+            "found a condition under which the label may be hidden",
+            "add the action that lets the label be seen",
+        ),
+    ],
+)
+def test_a_label_that_an_action_hides_counts_where_it_is_seen(edits, place, finding, remedy):
+    problem = sole(refused(*edits), finding)
+    assert problem.place == f"plan.yaml:{place}"
+    assert problem.remedy.startswith(remedy)
+
+
+@pytest.mark.parametrize(
+    "action_guardrail",
+    [
+        [],
+        [(BAD, REBOOKED), (RUNTIME, PROXY), ("consequence: freeze", "consequence: notify")],
+        [(BAD, REBOOKED), (RUNTIME, PROXY), ("consequence: freeze", "consequence: freeze\n    dry_run: true")],
+        # Who refuses more lets fewer through: a rate of the action that shows the label falls.
+        [(BAD, "    bad_when: [{action: none}]\n"), (RUNTIME, PROXY)],
+    ],
+)
+def test_a_label_that_an_action_hides_needs_a_guardrail_on_the_rate_of_such_an_action(action_guardrail):
+    problem = sole(refused(HIDES, *action_guardrail), "found a label that an action can hide and no guardrail on")
+    assert re.fullmatch(r"plan.yaml:2[34] guardrails\[1\].observed_when", problem.place)
+    assert problem.remedy == "add one with consequence roll_back or freeze: who refuses everybody has no bad label"
+
+
+@pytest.mark.parametrize(
+    ("edits", "place", "finding", "remedy"),
+    [
+        (
+            [(COLUMNS, SCORES.replace("[0, 1]", "[1, 0]"))],
+            "29 scores.range",
+            "found 1 to 0, expected the least",
+            "exch",
+        ),
+        (
+            [(COLUMNS, SCORES.replace("[0, 1]", "[1, 1]"))],
+            "29 scores.range",
+            "found 1 to 1, expected the least",
+            "exch",
+        ),
+        (
+            [(COLUMNS, SCORES.replace(", maturity: 36 h", ""))],
+            "29 scores.maturity",
+            "found label alone, expected maturity with it",
+            "add maturity",
+        ),
+        (
+            [(COLUMNS, SCORES.replace(", label: late", ""))],
+            "29 scores.label",
+            "found maturity alone, expected label with it",
+            "add label",
+        ),
+        (
+            [(COLUMNS, SCORES.replace("[0, 1]", "[0, 10]"))],
+            "29 scores.label",
+            "found a label with scores from 0 to 10, expected a probability",
+            "remove label",
+        ),
+        (
+            [(COLUMNS, SCORES.replace("slices: [origin]", "slices: [orign]"))],
+            "29 scores.slices[0]",
+            "found the undeclared slice 'orign'",
+            "did you mean 'origin'",
+        ),
+        (
+            [(COLUMNS, SCORES.replace("slices: [origin]", "slices: [origin, origin]"))],
+            "29 scores.slices[1]",
+            "found 'origin' again",
+            "rename",
+        ),
+        (
+            [ON_BRIER],
+            "5 stages[1].max_brier_increase",
+            "found a bound on the Brier loss without scores.label",
+            "add scores with label and maturity",
+        ),
+        (
+            [ON_BRIER, (COLUMNS, f"scores: {{range: [0, 1]}}\n{COLUMNS}")],
+            "5 stages[1].max_brier_increase",
+            "found a bound on the Brier loss without scores.label",
+            "add scores with label and maturity",
+        ),
+        (
+            [HIDES, (BAD, REBOOKED), (RUNTIME, PROXY), (COLUMNS, SCORES)],
+            "30 scores.label",
+            "found 'late', which an action can hide, expected a label that is always seen",
+            "remove label",
+        ),
+    ],
+)
+def test_what_is_asked_of_scores_can_be_answered(edits, place, finding, remedy):
+    problem = sole(refused(*edits), finding)
+    assert problem.place == f"plan.yaml:{place}"
+    assert problem.remedy.startswith(remedy)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "place", "finding"),
+    [
+        (BAD, TAIL.replace("99 %", "100 %"), "15 guardrails[0].exceeds.quantile", "expected a number below 1"),
+        (BAD, MEAN.replace("12", "0"), "15 guardrails[0].mean.typical", "found 0, expected a number above 0"),
+        (BAD, MEAN.replace("8", "0"), "15 guardrails[0].mean.deviation", "found 0, expected a number above 0"),
+        (BAD, MEAN.replace("typical", "worse: up, typical"), "15 guardrails[0].mean.worse", "'higher' or 'lower'"),
+        (COLUMNS, SCORES.replace("36 h", "36 h, tolerance: 6"), "29 scores.tolerance", "a number of at most 5"),
+        (COLUMNS, SCORES.replace("36 h", "36 h, tolerance: -1"), "29 scores.tolerance", "a number of at least 0"),
+        (
+            COLUMNS,
+            SCORES.replace("36 h", "36 h, consequence: roll_back"),
+            "29 scores.consequence",
+            "expected 'freeze' or 'notify'",
+        ),
+        (SHADOW, ON_BRIER[1].replace("0.02", "100 %"), "5 stages[1].max_brier_increase", "expected a number below 1"),
+        (
+            "weight: 4",
+            "weight: 4\n    expected: {rate: 0 %}",
+            "26 guardrails[1].expected.rate",
+            "expected a number above 0",
+        ),
+    ],
+)
+def test_a_wrong_value_of_a_measure_or_of_scores_is_refused(old, new, place, finding):
+    problem = sole(refused((old, new)), finding)
+    assert problem.place == f"plan.yaml:{place}"
+    assert problem.remedy.startswith("correct it: ")
