@@ -59,7 +59,7 @@ def _compared(evidence: Evidence, guardrail: Guardrail, *, alpha: float) -> Find
     }
     is_binding = not guardrail.dry_run and guardrail.consequence is not Consequence.NOTIFY
     if found is None:
-        reason = f"{guardrail.name}: too few labels past their window to compare how long labels take"
+        reason = f"{guardrail.name}: too few labels past their window to compare, or all took equally long"
         return Finding(Question.DELAY, guardrail.name, Verdict.INCONCLUSIVE, reason, numbers, is_binding=is_binding)
     score = Score(found.excess, found.variance, 1.0)
     sides = [test(score, tuned_at=PLANNED_VARIANCE, alpha=alpha / 2.0) for test in (log_e_above, log_e_below)]

@@ -45,8 +45,8 @@ def test_a_person_takes_a_rollout_from_the_form_to_promotion(live, ui, point):
     point.drive(State.AWAITING_APPROVAL)
 
     dialog = ui.open_question(point.run_id)
-    assert dialog.get_by_role("table").count() >= 2
     ui.expect_pictures(dialog, 3)
+    assert dialog.get_by_role("table").count() >= 2
     ui.answer("approve", {"Approver": "approver", "Reason": "read the slices"})
     dialog.wait_for(state="hidden")
     point.until(State.CHAMPION)
