@@ -17,6 +17,7 @@ from benchmarks.decisions import mixture
 from benchmarks.decisions.rules import Act
 from benchmarks.decisions.streams import CHALLENGER, CHAMPION, SLICE_SHARES
 from seatrial.documents import check, parse_yaml
+from seatrial.gates.assignment import DOUBTED
 from seatrial.gates.guardrails import COMMON
 from seatrial.plan import Canary, Labels, Plan
 
@@ -181,7 +182,7 @@ class Seatrial:
     def _open_questions(self, counts: Counts, harm_log_e: Floats, *, is_in_labels: Flags) -> tuple[Flags, Flags]:
         """Return where a question keeps the stage open, and where it is the assignment."""
         budgets = self.plan.budgets
-        is_broken = self._is_assignment_broken(counts)
+        is_broken, is_doubted = self._is_assignment_broken(counts)
         is_warned = (harm_log_e >= math.log(1.0 / budgets.hold)).any(axis=1)
         needed = math.log(1.0 / budgets.promote)
         exposed = self._exposure.log_e(counts.bad[:, :, CHALLENGER], counts.bad[:, :, CHAMPION])
@@ -192,16 +193,20 @@ class Seatrial:
         is_covered = coverage.min(axis=1) >= self.plan.label_coverage.at_least
         may_promote = (promoted >= needed).all(axis=1) & is_covered
         is_answered = np.where(is_in_labels, may_promote, (exposed >= needed).all(axis=1))
-        return np.asarray(is_broken | is_warned | ~is_answered), is_broken
+        return np.asarray(is_doubted | is_warned | ~is_answered), is_broken
 
-    def _is_assignment_broken(self, counts: Counts) -> Flags:
-        """Return where units, labels or units of a slice are not as assigned: half of the budget is for units."""
+    def _is_assignment_broken(self, counts: Counts) -> tuple[Flags, Flags]:
+        """Return where units, labels or units of a slice are not as assigned, and where that is in doubt.
+
+        Half of the budget is for units.
+        """
         half = self.plan.budgets.srm / 2
         units = mixture.tilt_log_e(self._tilt, counts.units[:, CHALLENGER], counts.units[:, CHAMPION])
         asked = counts.bad.shape[1] * (1 + counts.slice_units.shape[1])
         parts = np.concatenate([counts.labelled[:, None], counts.slice_units], axis=1)
         lost = mixture.tilt_log_e(self._tilt, parts[:, :, CHALLENGER], parts[:, :, CHAMPION])
-        return np.asarray((units >= math.log(1.0 / half)) | (lost >= math.log(asked / half)).any(axis=1))
+        worst = np.maximum(units, lost.max(axis=1, initial=-math.inf) - math.log(asked))
+        return worst >= math.log(1.0 / half), worst >= math.log(DOUBTED)
 
 
 def _rows(counts: Counts, rows: Integers) -> Counts:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from seatrial.evidence import Arm
 from seatrial.gates.finding import Finding, Question
 from seatrial.stats import calibration as calibrated
 from seatrial.stats.scores import MINIMUM_UNITS, ScoreGrid, collapses, deciles, distribution_shift, effect_sizes
@@ -160,16 +159,3 @@ def _calibrated(subject: str, found: Calibration, asked: Scores, *, alpha: float
         },
         is_binding=_is_binding(asked),
     )
-
-
-def reliability(evidence: Evidence, plan: Plan) -> dict[Arm, calibrated.Decomposition]:
-    """Return the CORP decomposition of each arm's Brier score for a reader; an arm without labels is left out."""
-    if plan.scores is None or plan.scores.label is None:
-        return {}
-    grid = ScoreGrid(*plan.scores.range)
-    counts = evidence.histograms(grid.size)
-    found: Sequence[tuple[Arm, calibrated.Decomposition | None]] = [
-        (arm, calibrated.decomposition(one.labelled.sum(axis=0), one.positive.sum(axis=0), grid))
-        for arm, one in ((Arm.CHALLENGER, counts.challenger), (Arm.CHAMPION, counts.champion))
-    ]
-    return {arm: each for arm, each in found if each is not None}

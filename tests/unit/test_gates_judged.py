@@ -8,7 +8,7 @@ import pytest
 from builders import APPROVAL, CANARY, DAY, LABELS, PLAN, T0, a_finding, a_plan, a_rollout, evidence_at
 
 from seatrial.evidence import Arm
-from seatrial.gates.assignment import assignment, losses
+from seatrial.gates.assignment import DOUBTED, assignment, losses
 from seatrial.gates.finding import Question
 from seatrial.gates.guardrails import harm, warnings
 from seatrial.rollout import FREEZING, REQUIRED, Action, State, decide, is_judged
@@ -208,3 +208,14 @@ def test_likely_harm_freezes_before_it_is_proven():
     proven = evidence_at(T0, ratio=2.0)
     found = [*passes(State.CANARY), *harm(proven, STANDARD), *warnings(proven, STANDARD)]
     assert decide(a_rollout(), STANDARD, found, now=LATER).action is Action.ROLL_BACK
+
+
+def test_an_assignment_in_doubt_widens_nothing_and_keeps_its_lease():
+    doubted = assignment(evidence_at(T0, lost=0.026), alpha=0.0025)
+    assert doubted.verdict is Verdict.INCONCLUSIVE
+    assert math.log(DOUBTED) <= doubted.numbers["log_e"] < math.log(1 / 0.0025)
+    for state, stage in STAGES:
+        found = [*(f for f in passes(state) if f.question is not Question.ASSIGNMENT), doubted]
+        held = decide(a_rollout(state, stage), STANDARD, found, now=LATER)
+        assert (held.action, held.reason) == (Action.HOLD, doubted.reason)
+        assert is_judged([*passes(state), doubted])
