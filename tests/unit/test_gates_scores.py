@@ -11,7 +11,7 @@ from scipy.special import expit, logit
 from seatrial.evidence import Arm, Epoch, Evidence, Frozen, ScoreCell, ScoredPair, ScoreTally
 from seatrial.gates.finding import Question
 from seatrial.gates.pairs import advice, paired_losses
-from seatrial.gates.scores import reliability, scores, shadow_scores
+from seatrial.gates.scores import scores, shadow_scores
 from seatrial.rollout import Action, State, decide
 from seatrial.stats.scores import ScoreGrid, deciles
 from seatrial.units import canonical
@@ -188,12 +188,6 @@ def test_counts_of_an_epoch_that_nobody_knows_are_not_read():
     evidence = counted()
     lost = replace(evidence, epochs={})
     assert {f.verdict for f in scores(lost, SCORED)} == {Verdict.INCONCLUSIVE}
-
-
-def test_the_reliability_of_an_arm_without_labels_is_left_out():
-    assert set(reliability(counted(), SCORED)) == {Arm.CHALLENGER, Arm.CHAMPION}
-    assert set(reliability(counted(at()), SCORED)) == {Arm.CHAMPION}
-    assert reliability(counted(), a_plan()) == {}
 
 
 # --- shadow ---
