@@ -1,7 +1,7 @@
 # Every step from a fresh checkout; needs a POSIX shell and Python 3.11 to 3.14, and fetches the rest.
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo up test lint browser screenshots lock clean bench-decisions bench-decisions-full bench-looks
+.PHONY: help env demo up test lint browser prometheus screenshots lock clean bench-decisions bench-decisions-full bench-looks
 
 BIN := .venv/bin
 TESTS := seatrial deployments tests
@@ -28,7 +28,7 @@ demo: env ## three rollouts on the local stack: one promoted, one rolled back, o
 up: env ## keep the local stack up until Ctrl-C and print where it answers
 	@$(BIN)/python -m deployments.local
 
-test: env browser ## run doctests and tests; TESTS=tests/unit runs a part
+test: env browser prometheus ## run doctests and tests; TESTS=tests/unit runs a part
 	$(call timed,tests,$(BIN)/python -m pytest --doctest-modules $(TESTS))
 
 lint: env ## check style, format and types
@@ -37,6 +37,9 @@ lint: env ## check style, format and types
 
 browser: env ## find Chromium for the browser tests, or install it where apt-get may
 	@$(BIN)/python -m deployments.chromium
+
+prometheus: env ## find Prometheus for the tests of metrics, or unpack it where apt-get may
+	@$(BIN)/python -m deployments.prometheus
 
 screenshots: env browser ## take the pictures of docs/images again
 	@$(BIN)/python -m deployments.screenshots

@@ -24,10 +24,10 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import numpy as np
 from scipy.special import logsumexp
 
-from seatrial.evidence import Epoch, Evidence, Key
-from seatrial.evidence.table import ARMS, COUNTS, Table
+from seatrial.evidence import Epoch, Evidence
+from seatrial.evidence.table import ARMS, COUNTS, Table, blank
 from seatrial.gates.assignment import assignment, losses
-from seatrial.gates.guardrails import exposure, harm, warnings
+from seatrial.gates.guardrails import exposure, harm_and_warnings
 from seatrial.plan import Canary, Plan
 from seatrial.stats import kernel
 
@@ -87,8 +87,8 @@ def an_evidence(plan: Plan, *, rng: np.random.Generator) -> Evidence:
     numbers = range(1, EPOCHS + 1)
     at = np.arange(EPOCHS) * len(SHARES) // EPOCHS
     share = np.array(SHARES)[at]
-    keys = [Key(each.guardrail, each.slice_column, each.slice_value) for each in plan.hypotheses()]
-    counts = np.zeros((len(keys), len(ARMS), EPOCHS, len(COUNTS)), dtype=np.int64)
+    keys = [each.key for each in plan.hypotheses()]
+    counts = blank(len(keys), EPOCHS)
     for arm, part in enumerate((share, 1.0 - share)):
         units = rng.binomial(UNITS, part, (len(keys), EPOCHS))
         bad = rng.binomial(units, RATE)
@@ -127,16 +127,14 @@ def look(evidence: Evidence, plan: Plan) -> list[Finding]:
     return [
         assignment(evidence, alpha=half),
         *losses(evidence, plan, alpha=half),
-        *harm(evidence, plan),
-        *warnings(evidence, plan),
+        *harm_and_warnings(evidence, plan),
         *exposure(evidence, plan, rule_out=stage.rule_out),
     ]
 
 
 def stacked(evidence: Evidence, plan: Plan) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.int64]]:
     """Return bad units of every hypothesis, shape (hypotheses, 2, epochs), with share and stage of each epoch."""
-    series = evidence.series_of(Key(h.guardrail, h.slice_column, h.slice_value) for h in plan.hypotheses())
-    return np.stack([each.of("bad") for each in series]), series[0].rho, series[0].stage
+    return evidence.counts_of([each.key for each in plan.hypotheses()], "bad"), evidence.rho, evidence.stage
 
 
 def loop_of(evidence: Evidence, plan: Plan) -> list[float]:
@@ -205,8 +203,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     evidence = an_evidence(plan, rng=np.random.default_rng(1))
     bad, rho, stage = stacked(evidence, plan)
 
-    def by_kernel(_: Evidence) -> object:
-        return kernel.harm(bad[:, 0], bad[:, 1], rho, stage=stage, stages=len(plan.stages))
+    def by_kernel(_: Evidence) -> NDArray[np.float64]:
+        return np.atleast_1d(kernel.harm(bad[:, 0], bad[:, 1], rho, stage=stage, stages=len(plan.stages)))
 
     np.testing.assert_allclose(by_kernel(evidence), loop_of(evidence, plan), rtol=1e-9, atol=1e-9)
     load = ", ".join(f"{value:.1f}" for value in os.getloadavg())

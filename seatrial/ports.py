@@ -6,6 +6,7 @@ Each has a real adapter and a public twin in memory that pass the same contract 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
-    from seatrial.evidence import Evidence
+    from seatrial.evidence import Arm, Evidence
     from seatrial.gates.finding import Finding
     from seatrial.ledger import Entry, Record
     from seatrial.plan import Plan
@@ -199,6 +200,46 @@ class ReleaseProbe(Protocol):
         """Load the release in its declared runtime, score its own examples, and say what was found."""
 
 
+class Quantity(StrEnum):
+    """What a monitoring system may be asked about one arm, with its unit."""
+
+    P50_MS = "p50_ms"  #: median latency
+    P99_MS = "p99_ms"  #: latency that one call in a hundred exceeds
+    ERROR_RATE = "error_rate"  #: part of the calls that failed, in [0, 1]
+
+
+class NoReading(StrEnum):
+    """Why a monitoring system has no number; none of them is a zero."""
+
+    NO_SERIES = "no_series"  #: nothing answers to the query: no traffic, no such release, or a series that vanished
+    SEVERAL_SERIES = "several_series"  #: the query does not name one number
+    NOT_A_NUMBER = "not_a_number"  #: NaN: a rate or a quantile of nothing
+    OUT_OF_RANGE = "out_of_range"  #: infinite, negative, or a part above 1
+    TIMEOUT = "timeout"
+    UNAVAILABLE = "unavailable"  #: no connection
+    REFUSED = "refused"  #: an answer that is no success, a redirect among them
+    DOUBTED = "doubted"  #: the answer came with a warning, as of a part that did not answer
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """One quantity of one arm as the monitoring system has it now, or why it has none."""
+
+    rollout_id: str
+    arm: Arm
+    quantity: Quantity
+    value: float | None = None  #: in the unit of the quantity; None exactly when `absent` says why
+    absent: NoReading | None = None
+    detail: str = ""  #: what was found, for people
+
+
+class RuntimeMetrics(Protocol):
+    """The monitoring system that watches the runtime."""
+
+    def read(self, scopes: Sequence[Scope]) -> Sequence[Reading]:
+        """Return a reading for each scope, arm and quantity that is asked for; a missing number is one of them."""
+
+
 @dataclass(frozen=True, slots=True)
 class Ports:
     """What the control plane works with."""
@@ -207,3 +248,4 @@ class Ports:
     evidence: EvidenceSource
     probe: ReleaseProbe
     approvers: Mapping[str, frozenset[str]] = field(default_factory=dict)  #: roles by name of the person
+    runtime: RuntimeMetrics | None = None  #: None when no monitoring system is configured

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from string import Template
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from pydantic import Field
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
 from seatrial.adapters.clock import ReplayClock, WallClock
 from seatrial.adapters.duckdb import ParquetLogs
+from seatrial.adapters.prometheus import PrometheusRuntime
+from seatrial.adapters.readings import PLACEHOLDERS
 from seatrial.adapters.scoring import SubprocessProbe
 from seatrial.adapters.sql import SqlStore
-from seatrial.documents import Checked, Name, Text, check, load_yaml
+from seatrial.documents import Checked, Flaw, Name, Text, check, load_yaml
 from seatrial.errors import InvalidDocumentError, Problem
-from seatrial.ports import Ports
+from seatrial.ports import Ports, Quantity
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from seatrial.ports import Clock
 
@@ -27,6 +31,63 @@ SETTINGS_VARIABLE = "SEATRIAL_SETTINGS"
 #: Environment variable that holds the database URL, so that a password need not stand in a file.
 DATABASE_VARIABLE = "SEATRIAL_DATABASE_URL"
 DEFAULT_SETTINGS = Path("config/seatrial.yaml")
+
+
+class Queries(Checked):
+    """What is asked about each arm, in PromQL; ``$release`` and the like stand inside quotes."""
+
+    p50_ms: Text | None = Field(None, description="median latency in milliseconds, of one arm")
+    p99_ms: Text | None = Field(None, description="latency in milliseconds that one call in a hundred exceeds")
+    error_rate: Text | None = Field(None, description="part of the calls that failed, from 0 to 1")
+
+    def asked(self) -> dict[Quantity, str]:
+        """Return the queries that are given."""
+        given = {quantity: getattr(self, quantity.value) for quantity in Quantity}
+        return {quantity: query for quantity, query in given.items() if query is not None}
+
+    def flaws(self) -> Iterable[Iterator[Flaw]]:
+        """Return the rule that a query names what is known, and tells the arms apart."""
+        yield self._names_are_known()
+
+    def _names_are_known(self) -> Iterator[Flaw]:
+        for quantity, query in self.asked().items():
+            template = Template(query)
+            if not template.is_valid():
+                remedy = "write $$ for a dollar sign that is none"
+                yield Flaw((quantity.value,), "found a dollar sign before no name", remedy)
+                continue
+            named = set(template.get_identifiers())
+            known = ", ".join(f"${name}" for name in PLACEHOLDERS)
+            for name in sorted(named - set(PLACEHOLDERS)):
+                yield Flaw((quantity.value,), f"found ${name}, expected one of {known}", "correct the name")
+            if not named & {"arm", "release", "release_digits"}:
+                finding = "found a query that is the same for both arms, expected $release, $release_digits or $arm"
+                yield Flaw((quantity.value,), finding, "select the arm's series by it")
+
+
+class PrometheusSettings(Checked):
+    """The monitoring system that watches the runtime."""
+
+    url: Text = Field(description="address without a path, such as http://127.0.0.1:9090")
+    queries: Queries = Field(description="what is asked of it")
+
+    def flaws(self) -> Iterable[Iterator[Flaw]]:
+        """Return the rules on the address, and that something is asked."""
+        yield self._url_is_an_address()
+        yield self._something_is_asked()
+
+    def _url_is_an_address(self) -> Iterator[Flaw]:
+        parts = urlsplit(self.url)
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+            yield Flaw(("url",), f"found {self.url!r}, expected http:// or https:// with a host", "correct it")
+        elif parts.username is not None:
+            # The message must not repeat what it forbids.
+            yield Flaw(("url",), "found a user in the address, expected none", "take the password out of the file")
+
+    def _something_is_asked(self) -> Iterator[Flaw]:
+        if not self.queries.asked():
+            known = ", ".join(Quantity)
+            yield Flaw(("queries",), f"found no query, expected one of {known}", "add one, or remove prometheus")
 
 
 class Settings(Checked):
@@ -41,6 +102,9 @@ class Settings(Checked):
         None, description="file with the event time of a replay; leave it out to use the system's clock"
     )
     approvers: Mapping[Name, tuple[Name, ...]] = Field(description="roles of each person who may answer")
+    prometheus: PrometheusSettings | None = Field(
+        None, description="where latencies and error rates are read, for `seatrial metrics`; leave it out without one"
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,5 +143,10 @@ def open_plant(path: Path, environment: Mapping[str, str]) -> Plant:
         evidence=ParquetLogs(base / settings.logs),
         probe=SubprocessProbe(),
         approvers={name: frozenset(roles) for name, roles in settings.approvers.items()},
+        runtime=_runtime(settings.prometheus),
     )
     return Plant(ports, clock, store, base / settings.logs)
+
+
+def _runtime(settings: PrometheusSettings | None) -> PrometheusRuntime | None:
+    return None if settings is None else PrometheusRuntime(settings.url, settings.queries.asked())

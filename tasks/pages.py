@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from prefect import task
+from prefect import get_client, task
 from prefect.artifacts import create_markdown_artifact, create_progress_artifact
+from prefect.client.schemas.actions import ArtifactUpdate
+from prefect.client.schemas.filters import ArtifactCollectionFilter, ArtifactCollectionFilterKey
 
 from seatrial.control.judging import judge_labels
 from seatrial.control.measuring import measured
 from seatrial.control.watching import is_open
+from seatrial.metrics import markdown, metrics
 from seatrial.report import findings_table, page, quality, stage_report
 from seatrial.rollout import State
 from tasks.plant import OPTIONS, plant
@@ -74,3 +77,25 @@ def publish_labels(rollout_id: str) -> None:
         ),
         description=f"{name}: matured labels, {rollout.state}",
     )
+
+
+@task(name="Publish the metrics", **OPTIONS)
+def publish_metrics() -> None:
+    """Write the metrics of every decision point, each over the last ones: nobody reads how they stood a minute ago."""
+    here = plant()
+    now = here.clock.now()
+    for name in here.store.champions():
+        found = metrics(here.ports, now=now, decision_point=name)
+        # A key of Prefect has no underscore, which a decision point may have.
+        _replace(f"metrics-{name.replace('_', '--')}", markdown(f"Metrics of {name}", found), f"{name}: metrics")
+
+
+def _replace(key: str, text: str, description: str) -> None:
+    """Write `text` over the artifact that has `key`, or as a new one."""
+    named = ArtifactCollectionFilter(key=ArtifactCollectionFilterKey(any_=[key]))
+    with get_client(sync_client=True) as client:
+        present = client.read_latest_artifacts(artifact_filter=named)
+        if present:
+            client.update_artifact(present[0].latest_id, ArtifactUpdate(data=text, description=description))
+            return
+    create_markdown_artifact(key=key, markdown=text, description=description)

@@ -18,7 +18,7 @@ from benchmarks.decisions.rules import Act
 from benchmarks.decisions.streams import CHALLENGER, CHAMPION, SLICE_SHARES
 from seatrial.documents import check, parse_yaml
 from seatrial.gates.assignment import DOUBTED
-from seatrial.gates.guardrails import COMMON
+from seatrial.gates.counted import COMMON
 from seatrial.plan import Canary, Labels, Plan
 
 if TYPE_CHECKING:

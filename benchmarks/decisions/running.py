@@ -21,7 +21,7 @@ from benchmarks.decisions.planned import GroupSequential
 from benchmarks.decisions.scoring import Score, score
 from benchmarks.decisions.streams import Stream, Traffic
 from benchmarks.decisions.suites import CELLS, Cell, Truth
-from seatrial.gates.guardrails import COMMON
+from seatrial.gates.counted import COMMON
 
 if TYPE_CHECKING:
     from benchmarks.decisions.rules import Rule

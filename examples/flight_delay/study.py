@@ -34,6 +34,8 @@ from seatrial.evidence import (
     Epoch,
     Evidence,
     Frozen,
+    LabelCell,
+    LabelTally,
     ScoreCell,
     ScoredPair,
     ScoreTally,
@@ -241,6 +243,8 @@ class ReplayedLogs:
             pairs=self._pairs(plan, np.flatnonzero(in_scope & self._is_shadowed[seen]), now=_since_1970(now)),
             # Nobody decided before the replay began.
             frozen=None if plan.scores is None else Frozen({}, {}),
+            labels=self._labels(plan, rows, now=_since_1970(now)),
+            rows=int(in_scope.sum() + (in_scope & self._is_shadowed[seen]).sum()),
         )
 
     def _assigned(self, rows: Integers) -> dict[tuple[int, Arm], int]:
@@ -293,16 +297,31 @@ class ReplayedLogs:
             if guardrail.source is not Source.LABEL or guardrail.maturity is None:
                 continue
             window = round(guardrail.maturity.total_seconds() * 1e6)
-            age = np.minimum((now - scheduled) * WAIT_STEPS // window, WAIT_STEPS)
             delay = np.clip(
                 (np.where(has_arrived, arrives, scheduled) - scheduled) * WAIT_STEPS // window, 0, WAIT_STEPS
             )
+            # Both moments are cut to whole steps: a unit is at least so old.
+            steps = now * WAIT_STEPS // window - scheduled * WAIT_STEPS // window - 1
+            age = np.clip(steps, np.where(has_arrived, delay, 0), WAIT_STEPS)
             bad = self._scene.bad[guardrail.name][self._arm[rows], rows] & has_arrived
             keys = np.column_stack([self._groups(rows), bad, age, np.where(has_arrived, delay, -1)])
             for (group, is_bad, old, late), count in zip(*_distinct(keys), strict=True):
                 held, arm = self._held[group // 2].number, _ARMS[group % 2]
                 waits[Wait(guardrail.name, held, arm, bool(is_bad), old, late)] = count
         return waits
+
+    def _labels(self, plan: Plan, rows: Integers, *, now: int) -> dict[LabelCell, LabelTally]:
+        arrives = self._scene.arrives[rows]
+        found: dict[LabelCell, LabelTally] = {}
+        for label in {guardrail.label for guardrail in plan.guardrails if guardrail.label is not None}:
+            longest = max(each.maturity for each in plan.guardrails if each.label == label and each.maturity is not None)
+            is_late = arrives > self._scene.scheduled[rows] + round(longest.total_seconds() * 1e6)
+            for arm in (0, 1):
+                has_label = (arrives <= now) & (self._arm[rows] == arm)
+                if has_label.any():
+                    counts = LabelTally(int(has_label.sum()), 0, 0, int((has_label & is_late).sum()))
+                    found[LabelCell(label, _ARMS[arm])] = counts
+        return found
 
     def _scores(self, plan: Plan, rows: Integers, *, now: int) -> dict[ScoreCell, ScoreTally]:
         if plan.scores is None:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
 
-    from seatrial.adapters.logs import LogWriter
+    from seatrial.adapters.log_intake import DecisionLog
     from seatrial.adapters.router import InProcessRouter
     from seatrial.ports import Releases
     from seatrial.release import Release
@@ -45,7 +45,7 @@ class Decided:
 class DecisionService:
     """Answers units of one decision point with the release that the router assigns."""
 
-    def __init__(self, router: InProcessRouter, releases: Releases, log: LogWriter) -> None:
+    def __init__(self, router: InProcessRouter, releases: Releases, log: DecisionLog) -> None:
         self._router = router
         self._releases = releases
         self._log = log

@@ -420,7 +420,7 @@ class SqlStore:
         """Return stored evidence as plain data; raises NotFoundError."""
         rows = self._rows(sa.select(EVIDENCE.c.body).where(EVIDENCE.c.digest == digest))
         if not rows:
-            raise NotFoundError(f"evidence {digest!r}: not stored; only evidence that moved a rollout is kept")
+            raise NotFoundError(f"evidence {digest!r}: not stored; only that of kept looks and of moves is")
         document: Mapping[str, object] = json.loads(rows[0].body)
         return document
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from seatrial.cli import handing_over, planning, reading, taking_out
+from seatrial.cli import backtest, handing_over, logs, metrics, planning, reading, taking_out
 from seatrial.cli.exits import MEANINGS, ExitCode, classify
 from seatrial.cli.terminal import complain, show_json
 from seatrial.errors import InvalidDocumentError, SeatrialError
@@ -29,17 +29,20 @@ app = typer.Typer(
 COMMANDS = (
     (handing_over.check, "seatrial check releases/fraud-7.yaml plans/standard.yaml"),
     (planning.plan, "seatrial plan plans/standard.yaml --units-per-day 900 --rate 'late=2 %' --delay 'late=24 h'"),
+    (backtest.backtest, "seatrial backtest plans/standard.yaml --log logs-of-march --plot march.png"),
     (handing_over.register, "seatrial register releases/fraud-7.yaml --as ada"),
     (handing_over.start, "seatrial start 'fraud 7' --plan plans/standard.yaml --as ada"),
     (reading.status, "seatrial status fraud"),
     (reading.explain, "seatrial explain 3f9a"),
     (handing_over.answer, "seatrial answer 3f9a approve --as dana --reason 'slices read, losses down'"),
     (reading.history, "seatrial history 3f9a --json"),
+    (metrics.metrics, "seatrial metrics fraud"),
     (taking_out.kill, "seatrial kill 'fraud 7' --reason 'refuses every card of one bank' --as oncall"),
     (taking_out.rollback, "seatrial rollback fraud --reason 'losses doubled since noon' --as oncall"),
 )
 for _command, _example in COMMANDS:
     app.command(epilog=f"Example: {_example}")(_command)
+app.add_typer(logs.app, name="logs")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

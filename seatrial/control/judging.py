@@ -13,7 +13,7 @@ from seatrial.gates.contract import contract
 from seatrial.gates.delays import delays
 from seatrial.gates.finding import Finding, Question
 from seatrial.gates.freshness import freshness
-from seatrial.gates.guardrails import exposure, harm, promotion, warnings
+from seatrial.gates.guardrails import exposure, harm, harm_and_warnings, promotion
 from seatrial.gates.pairs import advice, paired_losses
 from seatrial.gates.scores import scores, shadow_scores
 from seatrial.gates.shadow import shadow
@@ -154,8 +154,7 @@ def _about(rollout: Rollout, plan: Plan, evidence: Evidence) -> tuple[Finding, .
         )
     watched = (
         *_assigned(evidence, plan),
-        *harm(evidence, plan),
-        *warnings(evidence, plan),
+        *harm_and_warnings(evidence, plan),
         *scores(evidence, plan),
         *delays(evidence, plan),
     )

@@ -84,6 +84,9 @@ def step(
     is_move = decision.action is not Action.HOLD and (decision.action in may or rollout.state not in _LEFT_TO_THE_FLOW)
     if judged.findings and (is_move or _is_worth_keeping(ports, rollout, plan, decision, now=now)):
         ports.store.add_look(look_of(rollout, plan, judged, decision, now=now))
+        if not is_move:
+            # Metrics show the counts of the last look; those of a move are kept with its decision.
+            ports.store.commit(Commit(records=(), evidence=judged.evidence))
     if not is_move:
         renew(ports, rollout, plan, judged, now=now)
         return Outcome(rollout, decision, judged, is_moved=False)

@@ -12,6 +12,8 @@ from seatrial.evidence.counts import (
     Cell,
     Epoch,
     Frozen,
+    LabelCell,
+    LabelTally,
     Moments,
     ScoreCell,
     ScoredPair,
@@ -22,7 +24,7 @@ from seatrial.evidence.counts import (
 )
 from seatrial.evidence.look import ArmHistogram, Evidence, Histograms, Series, merge
 from seatrial.evidence.stored import stored_evidence
-from seatrial.evidence.table import Key
+from seatrial.evidence.table import Key, Table
 
 __all__ = [
     "AMOUNT_STEP",
@@ -36,12 +38,15 @@ __all__ = [
     "Frozen",
     "Histograms",
     "Key",
+    "LabelCell",
+    "LabelTally",
     "Moments",
     "ScoreCell",
     "ScoreTally",
     "ScoredPair",
     "Series",
     "ShadowTally",
+    "Table",
     "Tally",
     "Wait",
     "merge",

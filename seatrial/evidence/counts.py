@@ -72,6 +72,13 @@ class Wait(NamedTuple):
     delay: int  #: steps until the first label arrived, `WAIT_STEPS` when after the window; -1 when none has
 
 
+class LabelCell(NamedTuple):
+    """Where counts of labels belong: one label, one arm."""
+
+    label: str
+    arm: Arm
+
+
 class _Additive:
     """Whole numbers that add up field by field; the slots are the fields, in their order."""
 
@@ -118,6 +125,16 @@ class ScoreTally(_Additive):
     units: int = 0  #: units answered with such a score
     labelled: int = 0  #: of these, matured with a label within the window
     positive: int = 0  #: of the labelled, with label 1
+
+
+@dataclass(frozen=True, slots=True)
+class LabelTally(_Additive):
+    """Counts of units by how their labels came, whatever the window."""
+
+    units: int = 0  #: units that have the label by now
+    repeated: int = 0  #: of these, it arrived more than once
+    contradictory: int = 0  #: of these, it arrived with different values
+    late: int = 0  #: of these, it first arrived after the longest window that a plan waits for it
 
 
 @dataclass(frozen=True, slots=True)

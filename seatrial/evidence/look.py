@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from seatrial.evidence.counts import Cell, Epoch, ScoreCell, ScoredPair, Tally, Wait
+    from seatrial.evidence.counts import Cell, Epoch, LabelCell, LabelTally, ScoreCell, ScoredPair, Tally, Wait
 
 _PLACE = {name: at for at, name in enumerate(COUNTS)}
 
@@ -39,6 +39,9 @@ class Evidence:
     latencies: Mapping[tuple[Arm, int], int] = field(default_factory=dict)  #: by bucket of `LatencySketch`
     crossed: int = 0  #: units that were seen in both arms of one snapshot, which sticky assignment never does
     frozen: Frozen | None = None  #: None when the plan asks for nothing of it
+    labels: Mapping[LabelCell, LabelTally] = field(default_factory=dict)
+    rows: int = 0  #: decisions of the rollout that were read, shadow and repeated ones among them
+    set_aside: Mapping[str, int] = field(default_factory=dict)  #: bad rows that nothing counts, by reason
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "cells", Table.of(self.cells))
@@ -58,6 +61,9 @@ class Evidence:
             latencies=_counted(self.latencies, other.latencies),
             crossed=self.crossed + other.crossed,
             frozen=self._agreed_frozen(other),
+            labels=_added(self.labels, other.labels),
+            rows=self.rows + other.rows,
+            set_aside=_counted(self.set_aside, other.set_aside),
         )
 
     def _agreed_epochs(self, other: Evidence) -> Mapping[int, Epoch]:
@@ -87,6 +93,11 @@ class Evidence:
         """The challenger's share in each epoch, in the order of time."""
         return np.array([self.epochs[n].share for n in self.numbers], dtype=np.float64)
 
+    @property
+    def stage(self) -> NDArray[np.int64]:
+        """The index of the plan's stage in which each epoch was, in the order of time."""
+        return np.array([self.epochs[n].stage for n in self.numbers], dtype=np.int64)
+
     def series(self, guardrail: str, column: str | None = None, value: str | None = None) -> Series:
         """Return the counts of one hypothesis as arrays over the epochs, in the order of time."""
         (one,) = self.series_of([Key(guardrail, column, value)])
@@ -94,10 +105,13 @@ class Evidence:
 
     def series_of(self, keys: Iterable[Key]) -> list[Series]:
         """Return the counts of many hypotheses, for which the epochs are put in order once."""
-        numbers = self.numbers
-        table = Table.of(self.cells).over(numbers)
-        rho, stage = self.rho, np.array([self.epochs[n].stage for n in numbers], dtype=np.int64)
-        return [Series(rho, stage, *table.row(key)) for key in keys]
+        counts, totals = Table.of(self.cells).over(self.numbers).rows(keys)
+        rho, stage = self.rho, self.stage
+        return [Series(rho, stage, *each) for each in zip(counts, totals, strict=True)]
+
+    def counts_of(self, keys: Iterable[Key], name: str) -> NDArray[np.int64]:
+        """Return one count of many hypotheses, shape (hypotheses, 2, epochs), challenger first."""
+        return Table.of(self.cells).over(self.numbers).counts(keys, _PLACE[name])
 
     def assigned_series(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
         """Return units assigned to challenger and champion and the challenger's share, by epoch."""
@@ -132,6 +146,9 @@ class Evidence:
             "latencies": [[*where, count] for where, count in sorted(self.latencies.items())],
             "crossed": self.crossed,
             "frozen": None if self.frozen is None else self.frozen.document(),
+            "labels": _rows(self.labels),
+            "rows": self.rows,
+            "set_aside": [[reason, count] for reason, count in sorted(self.set_aside.items())],
         }
 
     @property

@@ -10,6 +10,8 @@ from seatrial.evidence.counts import (
     Cell,
     Epoch,
     Frozen,
+    LabelCell,
+    LabelTally,
     Moments,
     ScoreCell,
     ScoredPair,
@@ -71,6 +73,9 @@ def _read(document: Mapping[str, Any]) -> Evidence:
         latencies={(Arm(arm), bucket): count for arm, bucket, count in document["latencies"]},
         crossed=document["crossed"],
         frozen=None if frozen is None else _frozen(frozen),
+        labels={LabelCell(label, Arm(arm)): LabelTally(*counts) for label, arm, *counts in document["labels"]},
+        rows=document["rows"],
+        set_aside=dict(document["set_aside"]),
     )
 
 

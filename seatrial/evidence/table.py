@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields
-from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -27,6 +26,14 @@ class Key(NamedTuple):
     slice_value: str | None
 
 
+def blank(hypotheses: int, epochs: int) -> NDArray[np.int64]:
+    """Return zeros of shape (hypotheses, arms, epochs, counts).
+
+    In memory all of one count lie together, for gates ask one count of all hypotheses.
+    """
+    return np.moveaxis(np.zeros((len(COUNTS), hypotheses, len(ARMS), epochs), dtype=np.int64), 0, -1)
+
+
 class Table(Mapping[Cell, Tally]):
     """Tallies by cell; those of nothing but zeros are left out, so that equal counts are equal tables.
 
@@ -47,7 +54,7 @@ class Table(Mapping[Cell, Tally]):
             return cells
         keys = list(dict.fromkeys(Key(*cell[:3]) for cell in cells))
         numbers = sorted({cell.snapshot_no for cell in cells})
-        table = cls(keys, numbers, np.zeros((len(keys), len(ARMS), len(numbers), len(COUNTS)), dtype=np.int64))
+        table = cls(keys, numbers, blank(len(keys), len(numbers)))
         table.array.flags.writeable = True
         for cell, tally in cells.items():
             table.array[table._place(cell)] = tally.values()
@@ -57,7 +64,7 @@ class Table(Mapping[Cell, Tally]):
     def __add__(self, other: Table) -> Table:
         keys = list(dict.fromkeys([*self.keys_at, *other.keys_at]))
         numbers = sorted({*self.numbers, *other.numbers})
-        array = np.zeros((len(keys), len(ARMS), len(numbers), len(COUNTS)), dtype=np.int64)
+        array = blank(len(keys), len(numbers))
         rows = {key: at for at, key in enumerate(keys)}
         columns = {number: at for at, number in enumerate(numbers)}
         for part in (self, other):
@@ -69,29 +76,32 @@ class Table(Mapping[Cell, Tally]):
         """Return the table over the epochs `numbers` and no others; an epoch that it does not have counts nothing."""
         if numbers == self.numbers:
             return self
-        array = np.zeros((len(self.keys_at), len(ARMS), len(numbers), len(COUNTS)), dtype=np.int64)
+        array = blank(len(self.keys_at), len(numbers))
         for position, number in enumerate(numbers):
             if number in self._number_at:
                 array[:, :, position] = self.array[:, :, self._number_at[number]]
         return Table(self.keys_at, numbers, array)
 
-    def row(self, key: Key) -> tuple[NDArray[np.int64], list[list[int]]]:
-        """Return the counts of one hypothesis, shape (arms, epochs, counts), and their sums by arm and count."""
-        at = self.keys_at.get(key)
-        if at is None:
-            nothing = np.zeros((len(ARMS), len(self.numbers), len(COUNTS)), dtype=np.int64)
-            return nothing, [[0] * len(COUNTS)] * len(ARMS)
-        return self._rows[at], self._totals[at]
-
-    @cached_property
-    def _rows(self) -> list[NDArray[np.int64]]:
-        return list(self.array)
-
-    @cached_property
-    def _totals(self) -> list[list[list[int]]]:
+    def rows(self, keys: Iterable[Key]) -> tuple[NDArray[np.int64], list[list[list[int]]]]:
+        """Return the counts of hypotheses, shape (hypotheses, arms, epochs, counts), and their sums over the epochs."""
+        found = self._taken(self.array, keys)
         # A third of the time that `sum` takes over an axis in the middle.
-        totals: list[list[list[int]]] = np.einsum("haec->hac", self.array).tolist()
-        return totals
+        totals: list[list[list[int]]] = np.einsum("haec->hac", found).tolist()
+        return found, totals
+
+    def counts(self, keys: Iterable[Key], place: int) -> NDArray[np.int64]:
+        """Return one count of challenger and champion for many hypotheses, shape (hypotheses, 2, epochs)."""
+        return self._taken(self.array[:, :2, :, place], keys)
+
+    def _taken(self, counts: NDArray[np.int64], keys: Iterable[Key]) -> NDArray[np.int64]:
+        """Return the rows of hypotheses, with zeros for one that the table does not have."""
+        rows = np.array([self.keys_at.get(key, -1) for key in keys], dtype=np.int64)
+        is_known = rows >= 0
+        if is_known.all():
+            return counts[rows]
+        found = np.zeros((rows.size, *counts.shape[1:]), dtype=np.int64)
+        found[is_known] = counts[rows[is_known]]
+        return found
 
     def __getitem__(self, cell: Cell) -> Tally:
         place = self._place(cell)

@@ -10,12 +10,12 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from seatrial.evidence import Arm, Key
 from seatrial.gates import amounts
+from seatrial.gates.counted import Counted, Part, arms_of, counted, gap_of, harm_log_e, known, ratios, readable
 from seatrial.gates.finding import Finding, Question
 from seatrial.plan import Consequence, Source
 from seatrial.stats import kernel
@@ -24,54 +24,42 @@ from seatrial.stats.rate import below
 from seatrial.verdict import Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
-    from seatrial.evidence import Evidence, Series
+    from numpy.typing import NDArray
+
+    from seatrial.evidence import Evidence
     from seatrial.plan import Guardrail, Hypothesis, Margin, Plan
 
-#: From this rate of bad units on the good ones are counted too; below it they add nothing worth their assumptions.
-COMMON = 0.05
+#: So many quiet slices of one guardrail, and more, have one finding together.
+FOLDED_FROM = 2
+#: What stands for the slice in the subject of the finding that quiet slices share.
+QUIET = "quiet slices"
 
 
 def harm(evidence: Evidence, plan: Plan) -> list[Finding]:
-    """Return one finding for each guardrail and declared slice: FAIL when it is proven worse, otherwise INCONCLUSIVE.
+    """Return for each guardrail and declared slice whether it is proven worse: FAIL, otherwise INCONCLUSIVE.
 
     The rollback budget is split over all hypotheses by weight (weighted e-Bonferroni), so that over the whole rollout
     a release that is no worse is rolled back with at most that probability. When a guardrail fails, closed e-BH names
     the slices it is worse in; that explains and decides nothing.
+
+    A guardrail, and a slice that is not quiet, has a finding of its own. The quiet slices of a guardrail have one
+    together: each of them was counted, is named by nobody and has less evidence of harm than ``budgets.hold`` calls
+    likely, so that each of them alone is INCONCLUSIVE, and so is their finding.
     """
-    guardrails = {g.name: g for g in plan.guardrails}
-    hypotheses = plan.hypotheses()
-    asked = _asked(evidence, [(guardrails[h.guardrail], h.slice_column, h.slice_value) for h in hypotheses])
-    log_es = _harm_log_e(evidence, plan, asked)
-    findings = [_harm_finding(a, log_e, alpha=h.alpha) for a, log_e, h in zip(asked, log_es, hypotheses, strict=True)]
-    culprits = _culprits(hypotheses, log_es, findings, alpha=plan.budgets.rollback)
-    return [
-        _with_culprits(f, culprits[h.guardrail], alpha=plan.budgets.rollback)
-        if f.verdict is Verdict.FAIL and culprits[h.guardrail]
-        else f
-        for f, h in zip(findings, hypotheses, strict=True)
-    ]
+    return _harm(plan, _weigh(evidence, plan))
 
 
 def warnings(evidence: Evidence, plan: Plan) -> list[Finding]:
     """Return one finding for each guardrail: FAIL when harm is likely at the looser hold budget."""
-    asked = _asked(evidence, [(guardrail, None, None) for guardrail in plan.guardrails])
-    findings = []
-    for each, log_e in zip(asked, _harm_log_e(evidence, plan, asked), strict=True):
-        is_likely = log_e is not None and log_e >= math.log(1.0 / plan.budgets.hold)
-        seen = each.described(is_loud=True)
-        findings.append(
-            Finding(
-                Question.WARNING,
-                each.subject,
-                Verdict.FAIL if is_likely else Verdict.INCONCLUSIVE,
-                f"{each.subject} is likely worse: {seen}" if is_likely else seen,
-                {**each.numbers, "log_e": log_e},
-                is_binding=_is_acted_on(each.guardrail) and each.guardrail.consequence is not Consequence.NOTIFY,
-            )
-        )
-    return findings
+    return _warnings(plan, _weigh(evidence, plan))
+
+
+def harm_and_warnings(evidence: Evidence, plan: Plan) -> list[Finding]:
+    """Return what `harm` and `warnings` find, from evidence that is weighed once for both."""
+    weighed = _weigh(evidence, plan)
+    return [*_harm(plan, weighed), *_warnings(plan, weighed)]
 
 
 def exposure(evidence: Evidence, plan: Plan, *, rule_out: Margin) -> list[Finding]:
@@ -81,21 +69,21 @@ def exposure(evidence: Evidence, plan: Plan, *, rule_out: Margin) -> list[Findin
     unit. An absolute margin therefore counts matured units only, and like a mean it asks that enough of them were seen.
     """
     reliefs = [
-        _Relief(asked, rule_out, "bad", "units")
-        if asked.guardrail.margin.is_relative
-        else _Relief(asked, asked.guardrail.margin, "matured_bad", "matured")
-        for asked in _asked(evidence, [(guardrail, None, None) for guardrail in plan.guardrails])
+        _Relief(seen, rule_out, "bad", "units")
+        if seen.guardrail.margin.is_relative
+        else _Relief(seen, seen.guardrail.margin, "matured_bad", "matured")
+        for seen in counted(evidence, _whole(plan))
     ]
     found = _ruled_out(Question.EXPOSURE, evidence, reliefs, alpha=plan.budgets.promote)
     return [
-        _with_coverage(finding, relief.asked, plan.label_coverage.at_least) if _needs_all(relief) else finding
+        _with_coverage(finding, relief.seen, plan.label_coverage.at_least) if _needs_all(relief) else finding
         for finding, relief in zip(found, reliefs, strict=True)
     ]
 
 
 def _needs_all(relief: _Relief) -> bool:
     """Return whether a unit that was not seen would pass for a good one, or for an average one."""
-    guardrail = relief.asked.guardrail
+    guardrail = relief.seen.guardrail
     return guardrail.mean is not None or (guardrail.source is Source.LABEL and not relief.margin.is_relative)
 
 
@@ -106,189 +94,200 @@ def promotion(evidence: Evidence, plan: Plan) -> list[Finding]:
     units must have a label at all.
     """
     reliefs = [
-        _Relief(asked, asked.guardrail.margin, "matured_bad", "matured")
-        for asked in _asked(evidence, [(guardrail, None, None) for guardrail in plan.guardrails])
+        _Relief(seen, seen.guardrail.margin, "matured_bad", "matured") for seen in counted(evidence, _whole(plan))
     ]
     found = _ruled_out(Question.PROMOTION, evidence, reliefs, alpha=plan.budgets.promote)
     return [
-        _with_coverage(finding, relief.asked, plan.label_coverage.at_least)
+        _with_coverage(finding, relief.seen, plan.label_coverage.at_least)
         for finding, relief in zip(found, reliefs, strict=True)
     ]
 
 
+def _whole(plan: Plan) -> list[Part]:
+    """Return every guardrail on all units."""
+    return [Part(guardrail) for guardrail in plan.guardrails]
+
+
 @dataclass(frozen=True, slots=True)
-class _Asked:
-    """One guardrail on all units or on one slice, with what was counted of it."""
+class _Weighed:
+    """Evidence of harm in one look."""
 
-    guardrail: Guardrail
-    column: str | None
-    value: str | None
-    series: Series
-    ratio: float  #: of the rates of bad units by what is known now, NaN before the first
-    averages: Mapping[Arm, amounts.Average] | None  #: of a guardrail with mean
-    #: why nothing can be counted, or None
-    gap: str | None
-
-    @property
-    def subject(self) -> str:
-        name = self.guardrail.name
-        return name if self.column is None else f"{name} · {self.column}={self.value}"
-
-    @property
-    def numbers(self) -> dict[str, float | int | str | None]:
-        if self.averages is not None:
-            challenger, champion = self.averages[Arm.CHALLENGER], self.averages[Arm.CHAMPION]
-            return {
-                "challenger_mean": challenger.mean,
-                "champion_mean": champion.mean,
-                "challenger_units": challenger.units,
-                "champion_units": champion.units,
-            }
-        bad, bad_champion = self.series.total("bad")
-        units, champion_units = self.series.total("units")
-        return {
-            "challenger_bad": bad,
-            "challenger_units": units,
-            "champion_bad": bad_champion,
-            "champion_units": champion_units,
-        }
-
-    def described(self, *, is_loud: bool) -> str:
-        """Return the counts in words; `is_loud` adds the ratio, which quiet slices are spared."""
-        if self.gap is not None:
-            return self.gap
-        if self.averages is not None:
-            challenger, champion = self.averages[Arm.CHALLENGER], self.averages[Arm.CHAMPION]
-            return (
-                f"mean {_amount(challenger.mean)} over {challenger.units:,} units"
-                f" against {_amount(champion.mean)} over {champion.units:,}"
-            )
-        bad, bad_champion = self.series.total("bad")
-        units, champion_units = self.series.total("units")
-        counts = f"{bad:,} of {units:,} against {bad_champion:,} of {champion_units:,}"
-        return f"{counts}, {self._ratio()}" if is_loud else counts
-
-    def _ratio(self) -> str:
-        return "no ratio yet" if math.isnan(self.ratio) else f"ratio {self.ratio:.2f}"
-
-    def interval(self, *, alpha: float) -> dict[str, float]:
-        """Return the limits of the rate ratio that hold at all looks, for a guardrail that counts units."""
-        if self.averages is not None:
-            return {}
-        challenger, champion = self.series.of("bad")
-        low, high = kernel.ratio_interval(challenger, champion, self.series.rho, alpha=alpha)
-        return {"ratio_low": low, "ratio_high": high}
+    evidence: Evidence
+    log_es: NDArray[np.float64]  #: of the plan's hypotheses, in their order; NaN where it is not known
+    whole: Mapping[str, tuple[Counted, float]]  #: counts and log E of each guardrail on all units
 
 
-def _asked(evidence: Evidence, parts: Sequence[tuple[Guardrail, str | None, str | None]]) -> list[_Asked]:
-    """Return what was counted of guardrails on all units, or on the slice of a column and value."""
-    series = evidence.series_of(Key(guardrail.name, column, value) for guardrail, column, value in parts)
-    bad = np.stack([each.of("bad") for each in series])
-    ratios = np.atleast_1d(kernel.ratio_estimate(bad[:, 0], bad[:, 1], evidence.rho))
-    return [
-        _Asked(
-            guardrail,
-            column,
-            value,
-            counted,
-            ratio,
-            amounts.averages(evidence, guardrail, column, value) if guardrail.mean else None,
-            _gap(evidence, guardrail),
-        )
-        for (guardrail, column, value), counted, ratio in zip(parts, series, ratios.tolist(), strict=True)
-    ]
-
-
-def _gap(evidence: Evidence, guardrail: Guardrail) -> str | None:
-    """Return why nothing can be counted of `guardrail`, or None."""
-    if guardrail.exceeds is None or (evidence.frozen is not None and guardrail.name in evidence.frozen.quantiles):
-        return None
-    return "the champion answered too few units before the rollout to freeze its quantile"
-
-
-def _harm_log_e(evidence: Evidence, plan: Plan, asked: Sequence[_Asked]) -> list[float | None]:
-    """Return log E of harm for each; None where a mean has too few units to be asked."""
-    if not evidence.epochs:
-        return [None if each.averages is not None else 0.0 for each in asked]
-    log_es: list[float | None] = [None] * len(asked)
-    by_rate: defaultdict[float | None, list[int]] = defaultdict(list)
-    for at, each in enumerate(asked):
-        if each.averages is None:
-            by_rate[_common_rate(each.guardrail)].append(at)
-        else:
-            log_es[at] = amounts.log_e_worse(evidence, each.guardrail, each.column, each.value)
-    for rate, places in by_rate.items():
-        counted = _counts_log_e([asked[at].series for at in places], rate, stages=len(plan.stages))
-        for at, log_e in zip(places, counted, strict=True):
-            log_es[at] = log_e
-    return log_es
-
-
-def _common_rate(guardrail: Guardrail) -> float | None:
-    """Return the declared rate of a guardrail whose good units are worth counting.
-
-    Where an action can hide the label, who acts more often has fewer good units to show and is no worse for it.
-    """
-    if guardrail.is_censored or guardrail.expected is None or guardrail.expected.rate < COMMON:
-        return None
-    return guardrail.expected.rate
-
-
-def _counts_log_e(series: Sequence[Series], rate: float | None, *, stages: int) -> list[float]:
-    rho, stage = series[0].rho, series[0].stage
-    bad = np.stack([each.of("bad") for each in series])
-    if rate is None:
-        log_e = kernel.harm(bad[:, 0], bad[:, 1], rho, stage=stage, stages=stages)
-    else:
-        good = np.stack([each.of("good") for each in series])
-        counts = (bad[:, 0], bad[:, 1], good[:, 0], good[:, 1])
-        log_e = kernel.harm_of_all(*counts, rho, rate=rate, stage=stage, stages=stages)
-    return [float(value) for value in np.atleast_1d(log_e)]
-
-
-def _harm_finding(asked: _Asked, log_e: float | None, *, alpha: float) -> Finding:
-    needed = math.log(1.0 / alpha)
-    is_proven = log_e is not None and log_e >= needed
-    verb = "is worse" if is_proven else "is not shown to be worse"
-    # A root search for each of many quiet slices would cost more than all of the evidence.
-    seen = asked.described(is_loud=asked.column is None or is_proven)
-    known = "too few units to tell" if log_e is None else f"E = {_readable(log_e)}, needed {1.0 / alpha:,.0f}"
-    limits = asked.interval(alpha=alpha) if is_proven else {}
-    if limits:
-        seen += f", {limits['ratio_low']:.2f} to {limits['ratio_high']:.2f} at all looks"
-    return Finding(
-        Question.HARM,
-        asked.subject,
-        Verdict.FAIL if is_proven else Verdict.INCONCLUSIVE,
-        f"{asked.subject} {verb}: {seen} ({known})",
-        {**asked.numbers, "log_e": log_e, "threshold": needed, **limits},
-        is_binding=_is_acted_on(asked.guardrail) and asked.guardrail.consequence is Consequence.ROLL_BACK,
+def _weigh(evidence: Evidence, plan: Plan) -> _Weighed:
+    hypotheses = plan.hypotheses()
+    places = {each.guardrail: at for at, each in enumerate(hypotheses) if each.slice_column is None}
+    whole = _whole(plan)
+    keys = [each.key for each in hypotheses]
+    for part in whole:
+        if part.guardrail.name not in places:
+            places[part.guardrail.name] = len(keys)
+            keys.append(part.key)
+    log_es = harm_log_e(evidence, plan, keys)
+    counts = counted(evidence, whole)
+    return _Weighed(
+        evidence,
+        log_es[: len(hypotheses)],
+        {each.guardrail.name: (each, float(log_es[places[each.guardrail.name]])) for each in counts},
     )
 
 
+def _warnings(plan: Plan, weighed: _Weighed) -> list[Finding]:
+    counts, log_es = zip(*weighed.whole.values(), strict=True)
+    findings = []
+    for each, log_e, ratio in zip(counts, log_es, ratios(counts), strict=True):
+        is_likely = log_e >= math.log(1.0 / plan.budgets.hold)
+        seen = each.described(ratio)
+        findings.append(
+            Finding(
+                Question.WARNING,
+                each.part.subject,
+                Verdict.FAIL if is_likely else Verdict.INCONCLUSIVE,
+                f"{each.part.subject} is likely worse: {seen}" if is_likely else seen,
+                {**each.numbers, "log_e": known(log_e)},
+                is_binding=_is_acted_on(each.guardrail) and each.guardrail.consequence is not Consequence.NOTIFY,
+            )
+        )
+    return findings
+
+
+def _harm(plan: Plan, weighed: _Weighed) -> list[Finding]:
+    hypotheses, log_es = plan.hypotheses(), weighed.log_es
+    needed = np.array([each.log_threshold for each in hypotheses])
+    culprits = _culprits(hypotheses, log_es, log_es >= needed, alpha=plan.budgets.rollback)
+    likely = np.minimum(needed, math.log(1.0 / plan.budgets.hold))
+    groups = _quiet_groups(weighed.evidence, plan, hypotheses, log_es < likely, culprits)
+    found = log_es.tolist()
+    nearest = [max(group, key=found.__getitem__) for group in groups]
+    folded = {at for group in groups for at in group}
+    own = [at for at in range(len(hypotheses)) if at not in folded]
+    asked = _asked(plan, weighed, [*own, *nearest])
+    units = weighed.evidence.counts_of([each.key for each in hypotheses], "units")
+    is_empty = (units.sum(axis=-1) == 0).any(axis=-1)
+    return [
+        *(_harm_finding(each, culprits, alpha=plan.budgets.rollback) for each in asked[: len(own)]),
+        *(
+            _quiet_finding(each, len(group), empty=int(is_empty[group].sum()))
+            for each, group in zip(asked[len(own) :], groups, strict=True)
+        ),
+    ]
+
+
 def _culprits(
-    hypotheses: Sequence[Hypothesis], log_es: Sequence[float | None], findings: Sequence[Finding], *, alpha: float
+    hypotheses: Sequence[Hypothesis],
+    log_es: NDArray[np.float64],
+    is_proven: NDArray[np.bool_],
+    *,
+    alpha: float,
 ) -> dict[str, list[str]]:
     """Return for each guardrail that failed the slices that closed e-BH names; for all others none."""
-    failed = {h.guardrail for h, f in zip(hypotheses, findings, strict=True) if f.verdict is Verdict.FAIL}
-    named: defaultdict[str, list[str]] = defaultdict(list)
-    for guardrail in failed:
+    named = {}
+    for guardrail in {hypotheses[at].guardrail for at in np.flatnonzero(is_proven).tolist()}:
         slices = [
-            (f"{h.slice_column}={h.slice_value}", log_e)
-            for h, log_e in zip(hypotheses, log_es, strict=True)
-            if h.guardrail == guardrail and h.slice_column is not None and log_e is not None
+            (each.slice_name, log_e)
+            for each, log_e in zip(hypotheses, log_es.tolist(), strict=True)
+            if each.guardrail == guardrail and each.slice_column is not None and not math.isnan(log_e)
         ]
         chosen = closed_benjamini_hochberg([log_e for _, log_e in slices], alpha=alpha)
         named[guardrail] = [name for (name, _), is_named in zip(slices, chosen, strict=True) if is_named]
     return named
 
 
-def _with_culprits(finding: Finding, named: Iterable[str], *, alpha: float) -> Finding:
-    listed = ", ".join(named)
-    return replace(
-        finding,
-        reason=f"{finding.reason}; worse in {listed} (at most {alpha:.0%} of such names are wrong)",
-        numbers={**finding.numbers, "slices": listed},
+def _quiet_groups(
+    evidence: Evidence,
+    plan: Plan,
+    hypotheses: Sequence[Hypothesis],
+    is_low: NDArray[np.bool_],
+    culprits: Mapping[str, Sequence[str]],
+) -> list[list[int]]:
+    """Return the places of slices that are quiet, by guardrail; one alone needs no finding for many.
+
+    Quiet is a slice of `is_low`, which what is not known never is, that was counted and that is no culprit.
+    """
+    gaps = {each.name for each in plan.guardrails if gap_of(evidence, each) is not None}
+    groups: defaultdict[str, list[int]] = defaultdict(list)
+    for at in np.flatnonzero(is_low).tolist():
+        each = hypotheses[at]
+        is_culprit = each.guardrail in culprits and each.slice_name in culprits[each.guardrail]
+        if each.slice_column is not None and each.guardrail not in gaps and not is_culprit:
+            groups[each.guardrail].append(at)
+    return [group for group in groups.values() if len(group) >= FOLDED_FROM]
+
+
+class _Asked(NamedTuple):
+    """One hypothesis of harm with its evidence."""
+
+    hypothesis: Hypothesis
+    log_e: float | None  #: None when it could not be weighed
+    counts: Counted
+
+    @property
+    def is_proven(self) -> bool:
+        return self.log_e is not None and self.log_e >= self.hypothesis.log_threshold
+
+    @property
+    def known(self) -> str:
+        return readable(self.log_e, 1.0 / self.hypothesis.alpha)
+
+    @property
+    def numbers(self) -> dict[str, float | int | str | None]:
+        return {**self.counts.numbers, "log_e": self.log_e, "threshold": self.hypothesis.log_threshold}
+
+
+def _asked(plan: Plan, weighed: _Weighed, places: Sequence[int]) -> list[_Asked]:
+    """Return the hypotheses at `places` with what was counted."""
+    hypotheses = [plan.hypotheses()[at] for at in places]
+    slices = [
+        Part(weighed.whole[each.guardrail][0].guardrail, each.slice_column, each.slice_value)
+        for each in hypotheses
+        if each.slice_column is not None
+    ]
+    counts = iter(counted(weighed.evidence, slices))
+    return [
+        _Asked(each, known(log_e), weighed.whole[each.guardrail][0] if each.slice_column is None else next(counts))
+        for each, log_e in zip(hypotheses, weighed.log_es[places].tolist(), strict=True)
+    ]
+
+
+def _harm_finding(asked: _Asked, culprits: Mapping[str, Sequence[str]], *, alpha: float) -> Finding:
+    counts, part, is_proven = asked.counts, asked.counts.part, asked.is_proven
+    verb = "is worse" if is_proven else "is not shown to be worse"
+    # Root searches for all that is not proven would cost more than all of the evidence; warnings tell their ratios.
+    told = counts.described(*ratios([counts])) if is_proven else counts.described()
+    limits = counts.interval(alpha=asked.hypothesis.alpha) if is_proven else {}
+    if limits:
+        told += f", {limits['ratio_low']:.2f} to {limits['ratio_high']:.2f} at all looks"
+    reason = f"{part.subject} {verb}: {told} ({asked.known})"
+    numbers = {**asked.numbers, **limits}
+    if is_proven and (named := culprits[part.guardrail.name]):
+        listed = ", ".join(named)
+        reason += f"; worse in {listed} (at most {alpha:.0%} of such names are wrong)"
+        numbers["slices"] = listed
+    return Finding(
+        Question.HARM,
+        part.subject,
+        Verdict.FAIL if is_proven else Verdict.INCONCLUSIVE,
+        reason,
+        numbers,
+        is_binding=_rolls_back(part.guardrail),
+    )
+
+
+def _quiet_finding(nearest: _Asked, slices: int, *, empty: int) -> Finding:
+    """Return the finding of several quiet slices of one guardrail, with the counts of the one nearest to harm."""
+    guardrail, name = nearest.counts.guardrail, nearest.hypothesis.slice_name
+    without = f"; {empty} of them without a unit in one arm or in both" if empty else ""
+    return Finding(
+        Question.HARM,
+        f"{guardrail.name} · {QUIET}",
+        Verdict.INCONCLUSIVE,
+        f"{guardrail.name}: {slices} slices are not shown to be worse; the most evidence is in {name}:"
+        f" {nearest.counts.described()} ({nearest.known}){without}",
+        {**nearest.numbers, "nearest": name, "quiet_slices": slices, "empty_slices": empty},
+        is_binding=_rolls_back(guardrail),
     )
 
 
@@ -296,31 +295,24 @@ def _with_culprits(finding: Finding, named: Iterable[str], *, alpha: float) -> F
 class _Relief:
     """One guardrail with the harm that must be ruled out, and the counts that may do so."""
 
-    asked: _Asked
+    seen: Counted
     margin: Margin
     counted: str
     of: str
 
     @property
     def numbers(self) -> dict[str, float | int | str | None]:
-        if self.asked.averages is not None:
-            return self.asked.numbers
-        series = self.asked.series
-        (bad, bad_champion), (units, champion_units) = series.total(self.counted), series.total(self.of)
-        return {
-            "challenger_bad": bad,
-            "challenger_units": units,
-            "champion_bad": bad_champion,
-            "champion_units": champion_units,
-        }
+        if self.seen.averages is not None:
+            return self.seen.numbers
+        return arms_of(self.seen.series, self.counted, self.of)
 
     def described(self) -> str:
         """Return the counts in words."""
-        if self.asked.averages is not None or self.asked.gap is not None:
-            return self.asked.described(is_loud=False)
+        if self.seen.averages is not None or self.seen.gap is not None:
+            return self.seen.described()
         challenger, champion = (
             f"{bad:,} of {units:,}"
-            for bad, units in zip(self.asked.series.total(self.counted), self.asked.series.total(self.of), strict=True)
+            for bad, units in zip(self.seen.series.total(self.counted), self.seen.series.total(self.of), strict=True)
         )
         return f"{challenger} against {champion}"
 
@@ -331,16 +323,15 @@ def _ruled_out(question: Question, evidence: Evidence, reliefs: Sequence[_Relief
 
 
 def _relief_finding(question: Question, relief: _Relief, log_e: float | None, *, alpha: float) -> Finding:
-    guardrail, margin = relief.asked.guardrail, relief.margin
+    guardrail, margin = relief.seen.guardrail, relief.margin
     needed = math.log(1.0 / alpha)
     is_shown = log_e is not None and log_e >= needed
-    seen = relief.described()
-    known = "too few units to tell" if log_e is None else f"E = {_readable(log_e)}, needed {1.0 / alpha:,.0f}"
+    said = "is ruled out" if is_shown else "is not ruled out yet"
     return Finding(
         question,
         guardrail.name,
         Verdict.PASS if is_shown else Verdict.INCONCLUSIVE,
-        f"{guardrail.name}: {margin} worse {'is ruled out' if is_shown else 'is not ruled out yet'}: {seen} ({known})",
+        f"{guardrail.name}: {margin} worse {said}: {relief.described()} ({readable(log_e, 1.0 / alpha)})",
         {**relief.numbers, "log_e": log_e, "threshold": needed},
         is_binding=_is_acted_on(guardrail) and guardrail.consequence is not Consequence.NOTIFY,
     )
@@ -351,38 +342,39 @@ def _relief_log_e(evidence: Evidence, reliefs: Sequence[_Relief]) -> list[float 
     log_es: list[float | None] = [None] * len(reliefs)
     by_margin: defaultdict[float, list[int]] = defaultdict(list)
     for at, relief in enumerate(reliefs):
-        asked, margin = relief.asked, relief.margin
+        seen, margin = relief.seen, relief.margin
         # An arm without units has no bad ones either: the other would look worse than nothing.
-        if asked.gap is not None or not all(asked.series.total("units")):
+        if seen.gap is not None or not all(seen.series.total("units")):
             continue
-        if asked.averages is not None:
+        if seen.averages is not None:
             if evidence.epochs:
-                log_es[at] = amounts.log_e_not_worse(evidence, asked.guardrail, margin=margin.value)
+                log_es[at] = amounts.log_e_not_worse(evidence, seen.guardrail, margin=margin.value)
         elif margin.is_relative:
             by_margin[margin.value].append(at)
         else:
-            series = asked.series
+            series = seen.series
             log_es[at] = below(series.total(relief.counted)[0], series.total(relief.of)[0], bound=margin.value)
     for tolerated, places in by_margin.items():
-        bad = np.stack([reliefs[at].asked.series.of(reliefs[at].counted) for at in places])
-        counted = np.atleast_1d(kernel.noninferiority(bad[:, 0], bad[:, 1], evidence.rho, margin=tolerated))
+        bad = np.stack([reliefs[at].seen.series.of(reliefs[at].counted) for at in places])
+        rho = reliefs[places[0]].seen.series.rho
+        counted = np.atleast_1d(kernel.noninferiority(bad[:, 0], bad[:, 1], rho, margin=tolerated))
         for at, log_e in zip(places, counted.tolist(), strict=True):
             log_es[at] = log_e
     return log_es
 
 
-def _with_coverage(finding: Finding, asked: _Asked, at_least: float) -> Finding:
+def _with_coverage(finding: Finding, counts: Counted, at_least: float) -> Finding:
     """Return `finding`, as INCONCLUSIVE when too few matured units of either arm have a label, or a number.
 
     A unit whose label the action hides is not asked for one; `hidden` units are counted with the matured ones.
     """
-    matured, hidden, labelled = (asked.series.total(name) for name in ("matured", "hidden", "labelled"))
+    matured, hidden, labelled = (counts.series.total(name) for name in ("matured", "hidden", "labelled"))
     seen = [whole - part for whole, part in zip(matured, hidden, strict=True)]
     shares = [part / whole if whole else 0.0 for part, whole in zip(labelled, seen, strict=True)]
     numbers = {**finding.numbers, "challenger_coverage": shares[0], "champion_coverage": shares[1]}
     if min(shares) >= at_least:
         return replace(finding, numbers=numbers)
-    is_measured = asked.guardrail.mean is not None and asked.guardrail.source is not Source.LABEL
+    is_measured = counts.guardrail.mean is not None and counts.guardrail.source is not Source.LABEL
     wanted = "number" if is_measured else "label"
     reason = (
         f"{finding.subject}: {shares[0]:.0%} (challenger) and {shares[1]:.0%} (champion) of the matured units have a"
@@ -391,13 +383,9 @@ def _with_coverage(finding: Finding, asked: _Asked, at_least: float) -> Finding:
     return replace(finding, verdict=Verdict.INCONCLUSIVE, reason=reason, numbers=numbers)
 
 
+def _rolls_back(guardrail: Guardrail) -> bool:
+    return _is_acted_on(guardrail) and guardrail.consequence is Consequence.ROLL_BACK
+
+
 def _is_acted_on(guardrail: Guardrail) -> bool:
     return not guardrail.dry_run
-
-
-def _amount(value: float) -> str:
-    return "nothing" if math.isnan(value) else f"{value:,.4g}"
-
-
-def _readable(log_e: float) -> str:
-    return f"{math.exp(min(log_e, 700.0)):,.2f}" if log_e < math.log(1e6) else f"10^{log_e / math.log(10):.1f}"

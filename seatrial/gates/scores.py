@@ -13,7 +13,8 @@ import numpy as np
 
 from seatrial.gates.finding import Finding, Question
 from seatrial.stats import calibration as calibrated
-from seatrial.stats.scores import MINIMUM_UNITS, ScoreGrid, collapses, deciles, distribution_shift, effect_sizes
+from seatrial.stats.scores import MINIMUM_UNITS, ScoreGrid, collapses, deciles
+from seatrial.stats.shifts import distribution_shift, effect_sizes
 from seatrial.verdict import Verdict
 
 if TYPE_CHECKING:

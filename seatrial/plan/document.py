@@ -2,12 +2,13 @@
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from fractions import Fraction
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import Field
 
@@ -25,6 +26,7 @@ from seatrial.documents import (
     repeated,
     suggestion,
 )
+from seatrial.evidence import Key
 from seatrial.plan.conditions import ACTION_COLUMNS, ASSIGNED_BY, Budget, is_after_decision, is_unset
 from seatrial.plan.guardrails import Consequence, Guardrail, Source
 from seatrial.plan.scores import Scores
@@ -57,10 +59,24 @@ class LabelCoverage(Checked):
     )
 
 
+#: A log of which one row in a thousand is bad is not the log that the plan was written for.
+MAX_SET_ASIDE = 0.001
+
+
 class EvidenceRules(Checked):
     """When evidence may still be judged."""
 
     max_age: Duration = Field(description="the age from which evidence is not judged but an error, such as 6 h")
+    conflicts: Literal["last", "first"] = Field(
+        "last",
+        exclude_if=lambda rule: rule == "last",
+        description="last or first: which arrival of a label counts when it came more than once; last when left out",
+    )
+    max_set_aside: Share = Field(
+        MAX_SET_ASIDE,
+        exclude_if=lambda share: share == MAX_SET_ASIDE,
+        description="the share of bad rows from which evidence is an error; 0.1 % when left out",
+    )
 
 
 class ExpectedTraffic(Checked):
@@ -93,6 +109,19 @@ class Hypothesis:
     slice_value: str | None
     #: probability with which this hypothesis alone may be rejected although the challenger is harmless
     alpha: float
+    #: log E from which it is rejected
+    log_threshold: float = field(init=False)
+    #: where its counts are
+    key: Key = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "log_threshold", math.log(1.0 / self.alpha))
+        object.__setattr__(self, "key", Key(self.guardrail, self.slice_column, self.slice_value))
+
+    @property
+    def slice_name(self) -> str:
+        """The slice as people read it."""
+        return f"{self.slice_column}={self.slice_value}"
 
 
 class Plan(Checked):
@@ -161,6 +190,17 @@ class Plan(Checked):
         Assumption: each E is an e-process under its hypothesis. Source: Ville's inequality (1939) for each, the union
         bound over all. ``math.fsum`` of the alphas never exceeds the budget: each is rounded down.
         """
+        return self._hypotheses
+
+    def __copy__(self) -> Self:
+        """Return a copy; `model_copy` may give it other guardrails or budgets, so that it counts anew."""
+        copied = super().__copy__()
+        copied.__dict__.pop("_hypotheses", None)
+        return copied
+
+    @cached_property
+    def _hypotheses(self) -> tuple[Hypothesis, ...]:
+        # Every look asks, and exact fractions take as long as the evidence of a hundred hypotheses.
         guardrails = [each for each in self.guardrails if each.consequence is Consequence.ROLL_BACK]
         sliced = [each for each in guardrails if each.slices]
         budget = Fraction(self.budgets.rollback)

@@ -1,4 +1,4 @@
-"""Findings as one Markdown table, worst first, quiet slices folded into a sentence."""
+"""Findings as one Markdown table, worst first."""
 
 from __future__ import annotations
 
@@ -17,10 +17,8 @@ if TYPE_CHECKING:
 
     from seatrial.gates.finding import Finding
 
-#: Quiet slices shown of each guardrail, those with the most evidence of harm.
-QUIET_SLICES = 3
-#: Slices shown of each guardrail that failed or could not be asked; the rest is counted.
-LOUD_SLICES = 15
+#: Slices shown of each guardrail, the worst; the rest is counted. Quiet ones come as one finding from the gate.
+MOST_SLICES = 15
 #: Rows of one table, so that a page stays a page whatever a plan declares.
 MOST_ROWS = 80
 RAW_RATES = (
@@ -74,11 +72,11 @@ def findings_table(findings: Sequence[Finding]) -> str:
     """Return `findings` as a Markdown table, worst first; of none, a sentence that says that nothing was asked.
 
     Of each guardrail only the worst slices are shown; a sentence below the table says how many others there are and
-    what they say.
+    what the worst of them is.
     """
     if not findings:
         return "Nothing has been asked yet; no finding is not a PASS."
-    shown, notes = _fold(findings)
+    shown, notes = _shortened(findings)
     listed = ranked(shown)
     rows = (
         [
@@ -157,7 +155,9 @@ def figures(finding: Finding) -> str:
     parts = [part for figure in _FIGURES if (part := figure(finding)) is not None]
     if not parts:
         parts = [f"{name} {value}" for name, value in list(finding.numbers.items())[:4] if value is not None]
-    return "; ".join(parts) or "none"
+    # A finding on many slices or labels has the numbers of one of them.
+    where = finding.numbers.get("nearest") or finding.numbers.get("least_likely")
+    return f"{where}: {'; '.join(parts)}" if where else "; ".join(parts) or "none"
 
 
 def rates(finding: Finding) -> str | None:
@@ -275,26 +275,23 @@ def _badness(finding: Finding) -> float:
     return needed - log_e if is_relief else log_e - needed
 
 
-def _fold(findings: Sequence[Finding]) -> tuple[list[Finding], list[str]]:
+def _shortened(findings: Sequence[Finding]) -> tuple[list[Finding], list[str]]:
     """Return the findings to show, and one sentence for each guardrail with further slices."""
-    shown = [f for f in findings if not is_slice(f)]
+    shown = [f for f in findings if not is_slice(f) or _stands_for_many(f)]
     slices: defaultdict[str, list[Finding]] = defaultdict(list)
     for finding in findings:
-        if is_slice(finding):
+        if is_slice(finding) and not _stands_for_many(finding):
             slices[finding.subject.partition(SLICE_MARK)[0]].append(finding)
-    sentences: list[str] = []
+    sentences = []
     for guardrail, members in slices.items():
-        loud = ranked(f for f in members if f.verdict >= Verdict.ERROR)
-        quiet = ranked(f for f in members if f.verdict < Verdict.ERROR)
-        shown += loud[:LOUD_SLICES] + quiet[:QUIET_SLICES]
-        sentences += _folded(guardrail, loud[LOUD_SLICES:], quiet[QUIET_SLICES:])
+        listed = ranked(members)
+        shown += listed[:MOST_SLICES]
+        if left := listed[MOST_SLICES:]:
+            noun = "slice" if len(left) == 1 else "slices"
+            worst_left = left[0].verdict.name
+            sentences.append(f"**{len(left)} more {noun} of {plain(guardrail)}; the worst of them is {worst_left}.**")
     return shown, sentences
 
 
-def _folded(guardrail: str, loud: Sequence[Finding], quiet: Sequence[Finding]) -> Iterable[str]:
-    if loud:
-        yield f"**{len(loud)} more slices of {plain(guardrail)} failed or could not be asked.**"
-    if quiet:
-        noun, verb = ("slice", "is") if len(quiet) == 1 else ("slices", "are")
-        highest = evidence_value(number(quiet[0], "log_e"))
-        yield f"{len(quiet)} other {noun} of {plain(guardrail)} {verb} quiet: no harm shown, highest E {highest}."
+def _stands_for_many(finding: Finding) -> bool:
+    return "quiet_slices" in finding.numbers

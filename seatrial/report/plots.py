@@ -167,27 +167,32 @@ class Track:
 
 
 def tracks(looks: Sequence[Look], question: Question) -> list[Track]:
-    """Return the evidence on each subject of `question`: all overall ones, and slices of which harm is proven."""
-    points: dict[str, list[tuple[datetime, Finding]]] = {}
-    for look in looks:
-        for finding in look.findings:
-            if finding.question is question:
-                points.setdefault(finding.subject, []).append((look.at, finding))
-    made = (_track(subject, found) for subject, found in points.items())
+    """Return the evidence on each subject of `question`: all overall ones, and slices of which harm is proven.
+
+    While a slice is quiet it shares a finding with others, and its track has a gap.
+    """
+    asked = [(look.at, {f.subject: f for f in look.findings if f.question is question}) for look in looks]
+    asked = [(at, found) for at, found in asked if found]
+    subjects = dict.fromkeys(subject for _, found in asked for subject in found)
+    made = (_track(subject, [(at, found.get(subject)) for at, found in asked]) for subject in subjects)
     return [track for track in made if not is_slice(track.last) or track.reached is not None]
 
 
-def _track(subject: str, points: Sequence[tuple[datetime, Finding]]) -> Track:
-    log_es = [number(finding, "log_e") for _, finding in points]
-    needed = number(points[-1][1], "threshold")
-    answered = (at for at, finding in points if finding.verdict in (Verdict.FAIL, Verdict.PASS))
+def _track(subject: str, points: Sequence[tuple[datetime, Finding | None]]) -> Track:
+    """Return the track of `points`, from the first finding to the last; a slice that was quiet between has none."""
+    known = [at for at, (_, finding) in enumerate(points) if finding is not None]
+    points = points[known[0] : known[-1] + 1]
+    log_es = [None if finding is None else number(finding, "log_e") for _, finding in points]
+    found = [(at, finding) for at, finding in points if finding is not None]
+    needed = number(found[-1][1], "threshold")
+    answered = (at for at, finding in found if finding.verdict in (Verdict.FAIL, Verdict.PASS))
     return Track(
         subject,
         tuple(at for at, _ in points),
         tuple(math.nan if value is None else value / math.log(10.0) for value in log_es),
         None if needed is None else needed / math.log(10.0),
         next(answered, None),
-        points[-1][1],
+        found[-1][1],
     )
 
 

@@ -23,7 +23,8 @@ from seatrial.report.plots import (
 )
 from seatrial.report.wording import rate, table
 from seatrial.stats.calibration import Decomposition, debiased_error, decomposition
-from seatrial.stats.scores import LOWEST, MISSING, OUTSIDE, ScoreGrid, Shift, deciles, effect_sizes
+from seatrial.stats.scores import LOWEST, MISSING, OUTSIDE, ScoreGrid, deciles
+from seatrial.stats.shifts import Shift, effect_sizes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import gammaln
 
-from seatrial.stats.kernel import FloatArray, RatioPrior, harm, require_counts, require_probabilities
+from seatrial.stats.kernel import FloatArray, RatioPrior, either, require_counts, require_probabilities
 
 #: Relative changes of the odds of the challenger, looked for in both directions, with equal weights.
 TILTS = (0.02, 0.05, 0.10, 0.20, 0.40, 0.80, 1.60)
@@ -63,13 +63,7 @@ def odds_tilt(
     >>> odds_tilt([900, 4000], [99000, 45000], [0.01, 0.1]) > math.log(1000)
     True
     """
-    grid = _evenly(tilts)
-    shares = np.asarray(rho, dtype=np.float64)
-    gained = harm(challenger_units, champion_units, shares, prior=grid)
-    # Losing challenger units is gaining champion units: the same question with the arms exchanged.
-    lost = harm(champion_units, challenger_units, 1.0 - shares, prior=grid)
-    log_e = np.logaddexp(gained, lost) - math.log(2.0)
-    return float(log_e) if log_e.ndim == 0 else np.asarray(log_e, dtype=np.float64)
+    return either(challenger_units, champion_units, rho, prior=_evenly(tilts))
 
 
 @lru_cache(maxsize=16)

@@ -68,6 +68,8 @@ FORBIDDEN = {
 }
 #: Where a generator is made of a seed that the caller gave.
 SEEDED = {name: {ROOT / "seatrial" / "cli" / "planning.py"} for name in ("numpy.random", "numpy.random.default_rng")}
+#: Where a token stands for a person, and must not be guessed.
+SEEDED |= {name: {ROOT / "seatrial" / "cli" / "logs.py"} for name in ("secrets", "secrets.token_bytes")}
 #: Modules of chance; numpy's generators are arguments and not on the list.
 CHANCE = {"random", "secrets", "uuid", "numpy.random"}
 

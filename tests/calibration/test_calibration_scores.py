@@ -13,7 +13,7 @@ import pytest
 from scipy.special import expit, logit
 from scipy.stats import binom, norm
 
-from seatrial.stats import calibration, scores
+from seatrial.stats import calibration, scores, shifts
 
 ERROR = 1e-6
 SHARES = np.array([0.01, 0.05, 0.10, 0.25, 0.50])
@@ -57,7 +57,7 @@ def looks(rng, runs, challenger, champion, *, units, per_stage):
     for tick, at in enumerate(stage):
         by_stage[0, :, at] += k1[:, tick]
         by_stage[1, :, at] += k0[:, tick]
-        log_e[:, tick] = scores.distribution_shift(*by_stage, SHARES, cut_points=CUTS)
+        log_e[:, tick] = shifts.distribution_shift(*by_stage, SHARES, cut_points=CUTS)
     return log_e, np.cumsum(n1, axis=1)
 
 
@@ -88,8 +88,8 @@ def test_the_same_looks_deceive_an_index_of_pooled_scores(seed):
     for run in range(50):
         counts = np.zeros((2, 5, GRID.size))
         np.add.at(counts, (arm[run].astype(int), stage[run], bins[run]), 1)
-        mixed = scores.effect_sizes(counts[1].sum(axis=0), counts[0].sum(axis=0), GRID, cut_points=CUTS)
-        apart = scores.effect_sizes(counts[1], counts[0], GRID, cut_points=CUTS)
+        mixed = shifts.effect_sizes(counts[1].sum(axis=0), counts[0].sum(axis=0), GRID, cut_points=CUTS)
+        apart = shifts.effect_sizes(counts[1], counts[0], GRID, cut_points=CUTS)
         pooled[run], within[run] = mixed.psi / mixed.psi_null_mean, apart.psi / apart.psi_null_mean
     assert pooled.min() > 3
     assert 0.7 < within.mean() < 1.3
@@ -114,7 +114,7 @@ def test_the_null_means_of_the_effect_sizes_are_those_of_equal_arms(seed, units)
     rng = np.random.default_rng(seed)
     shape = histogram()
     sizes = [
-        scores.effect_sizes(a, b, GRID, cut_points=CUTS)
+        shifts.effect_sizes(a, b, GRID, cut_points=CUTS)
         for a, b in zip(rng.multinomial(units, shape, 400), rng.multinomial(3 * units, shape, 400), strict=True)
     ]
     assert np.mean([s.psi / s.psi_null_mean for s in sizes]) == pytest.approx(1, abs=0.15)

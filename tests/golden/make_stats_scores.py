@@ -1,4 +1,4 @@
-"""Write stats_scores.json: numbers for seatrial.stats.scores and calibration from mpmath, model-diagnostics and others.
+"""Write stats_scores.json: numbers for scores, shifts and calibration from mpmath, model-diagnostics and others.
 
 None of them is needed to run the tests. To make the file again:
 

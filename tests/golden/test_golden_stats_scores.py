@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from seatrial.stats import calibration, scores
+from seatrial.stats import calibration, scores, shifts
 
 GOLDEN = json.loads(Path(__file__).with_name("stats_scores.json").read_text())
 GRID = scores.ScoreGrid(bins=10)
@@ -14,7 +14,7 @@ LABELS = GOLDEN["labelled"], GOLDEN["positive"], GRID
 
 
 def test_the_evidence_of_a_shift_equals_fifty_digit_arithmetic():
-    log_e = scores.distribution_shift(GOLDEN["challenger"], GOLDEN["champion"], [0.1, 0.4], cut_points=[4, 6, 9])
+    log_e = shifts.distribution_shift(GOLDEN["challenger"], GOLDEN["champion"], [0.1, 0.4], cut_points=[4, 6, 9])
     assert log_e == pytest.approx(GOLDEN["shift"], abs=1e-10)
 
 

@@ -1,16 +1,35 @@
-"""What DuckDB counts of random logs is what plain Python counts of them, for every field of the evidence."""
+"""What is counted of random logs is what plain Python counts of them, for every field of the evidence."""
 
 import math
 from collections import Counter, defaultdict
-from dataclasses import dataclass, fields
+from dataclasses import fields, replace
 from datetime import timedelta
 
 import numpy as np
 import pytest
-from builders import DAY, HOUR, POINT, T0, a_plan
+from builders import DAY, HOUR, T0
+from counting_logs import (
+    EPOCH,
+    FIRST_DATE,
+    GRID,
+    MATURITY,
+    MEANS,
+    MICROSECOND,
+    NOW,
+    PLAN,
+    SCOPE,
+    SNAPSHOTS,
+    WINDOW,
+    Logs,
+    a_label,
+    a_row,
+    random_logs,
+    random_reference,
+    snapshots_begin,
+    write,
+)
 
 from seatrial.adapters.duckdb import ParquetLogs
-from seatrial.adapters.logs import LogWriter
 from seatrial.evidence import (
     AMOUNT_STEP,
     DIVISOR_STEP,
@@ -20,6 +39,8 @@ from seatrial.evidence import (
     Epoch,
     Evidence,
     Frozen,
+    LabelCell,
+    LabelTally,
     Moments,
     ScoreCell,
     ScoredPair,
@@ -28,233 +49,7 @@ from seatrial.evidence import (
     Tally,
     Wait,
 )
-from seatrial.ports import Scope
 from seatrial.stats.exceedance import BUCKETS, LatencySketch, freeze_quantile
-from seatrial.stats.scores import ScoreGrid
-
-MATURITY, WINDOW = 36 * HOUR, 6 * HOUR
-NOW = T0 + 72 * HOUR
-SCOPE = Scope(POINT, "r1", "champion", "challenger", T0)
-#: Share, stage and first hour of each snapshot.
-SNAPSHOTS = {2: (0.2, 2, 0), 3: (0.5, 3, 30), 4: (0.5, 4, 60)}
-GRID = ScoreGrid()
-
-
-def a_mean(name, of, *, deviation=2.0, **changes):
-    """Return a guardrail on a mean; what is no key of the mean itself is one of the guardrail."""
-    own = {key: changes.pop(key) for key in ("per", "window", "worse") if key in changes}
-    return {
-        "name": name,
-        "source": "runtime",
-        "mean": {"of": of, "typical": 1.0, "deviation": deviation, **own},
-        "margin": "20 % relative",
-        "consequence": "freeze",
-        **changes,
-    }
-
-
-LABELLED = {"source": "label", "label": "late", "maturity": "36 h"}
-PLAN = a_plan(
-    guardrails=[
-        {
-            "name": "failed",
-            "source": "runtime",
-            "bad_when": [{"outcome": ["error", "timeout"]}],
-            "margin": "50 % relative",
-            "slices": ["origin"],
-            "consequence": "roll_back",
-        },
-        {
-            "name": "slow",
-            "source": "runtime",
-            "exceeds": {"column": "latency_ms", "quantile": "90 %"},
-            "margin": "50 % relative",
-            "slices": ["origin"],
-            "consequence": "freeze",
-        },
-        {
-            "name": "high",
-            "source": "proxy",
-            "exceeds": {"column": "score", "quantile": "90 %"},
-            "margin": "50 % relative",
-            "consequence": "notify",
-        },
-        {
-            "name": "rebooked",
-            "source": "proxy",
-            "bad_when": [{"action": "rebook"}],
-            "margin": "50 % relative",
-            "consequence": "freeze",
-        },
-        {
-            "name": "refunded",
-            "source": "label",
-            "label": "refund",
-            "maturity": "20 h",
-            "bad_when": [{"label": 1, "action": "none"}],
-            "observed_when": [{"action": "none"}],
-            "margin": "15 % relative",
-            "slices": ["origin"],
-            "consequence": "roll_back",
-        },
-        a_mean("time", "latency_ms", slices=["origin"]),
-        a_mean("certainty", "score", deviation=0.1, source="proxy"),
-        a_mean("lateness", "label", **LABELLED),
-        a_mean("misses", "feature_misses", window="6 h", slices=["origin"]),
-        a_mean("time-per-decision", "latency_ms", window="6 h", per="decisions"),
-        a_mean("misses-per-ms", "feature_misses", window="6 h", per="latency_ms"),
-    ],
-    slices={"origin": ["EWR", "JFK"]},
-    scores={"range": [0, 1], "label": "late", "maturity": "36 h", "slices": ["origin"]},
-)
-MEANS = {g.name: g for g in PLAN.guardrails if g.mean}
-
-
-@dataclass
-class Logs:
-    """Decisions and labels as they are written."""
-
-    decisions: list
-    labels: list
-
-    def __add__(self, other):
-        return Logs(self.decisions + other.decisions, self.labels + other.labels)
-
-
-def a_row(**changes):
-    row = {
-        "decision_id": "d0",
-        "ts": T0,
-        "decision_point": POINT,
-        "rollout_id": "r1",
-        "snapshot_no": 2,
-        "stage": 2,
-        "release_id": "release",
-        "arm": "champion",
-        "share": 0.2,
-        "segment": "everyone",
-        "unit_key": "u0",
-        "feature_digest": "sha256:f",
-        "score": 0.5,
-        "action_recommended": "none",
-        "action_taken": "none",
-        "authority": "DECIDE",
-        "latency_ms": 1.0,
-        "outcome": "ok",
-        "feature_misses": 0,
-        "origin": "EWR",
-    }
-    return {**row, **changes}
-
-
-def a_label(row, after=HOUR, **changes):
-    arrived = row["ts"] + after
-    label = {"decision_id": row["decision_id"], "name": "late", "value": 1.0, "fact_at": row["ts"]}
-    return {**label, "arrived_at": arrived, **changes}
-
-
-def pick(rng, values):
-    return values[int(rng.integers(len(values)))]
-
-
-def random_row(rng, name, unit, ts, number):
-    share, stage, _ = SNAPSHOTS[number]
-    odd = [None, math.nan, -0.1, 1.5, math.inf, 0.0, 1.0]
-    is_crossed = rng.random() < 0.02
-    return a_row(
-        decision_id=name,
-        ts=ts,
-        rollout_id=pick(rng, ["r1"] * 19 + ["r2"]),
-        snapshot_no=number,
-        stage=stage,
-        arm="challenger" if (hash((unit, number)) % 10 < 10 * share) != is_crossed else "champion",
-        share=pick(rng, [share] * 19 + [0.0]),
-        unit_key=f"u{unit}",
-        score=pick(rng, odd) if rng.random() < 0.3 else float(rng.random()),
-        action_recommended=pick(rng, [None, "none", "rebook"]),
-        action_taken=pick(rng, [None, "none", "none", "rebook"]),
-        latency_ms=pick(rng, [math.nan, math.inf, 0.0, 2e7]) if rng.random() < 0.1 else float(rng.lognormal(1.0, 1.0)),
-        outcome=pick(rng, ["ok"] * 8 + ["error", "timeout", "fallback"]),
-        feature_misses=int(rng.integers(4)),
-        origin=pick(rng, ["EWR", "JFK", "LGA"]),
-    )
-
-
-def random_logs(rng, units, prefix=""):
-    """Return decisions of each unit at random times, some twice, some with a copy in shadow, and labels of most."""
-    decisions, labels = [], []
-    for at in range(3 * len(units)):
-        hours = float(rng.uniform(-0.1, 73.0))
-        number = max(n for n, (_, _, first) in SNAPSHOTS.items() if hours >= first or n == min(SNAPSHOTS))
-        ts = T0 + timedelta(microseconds=round(hours * 3600e6))
-        row = random_row(rng, f"{prefix}d{at}", pick(rng, units), ts, number)
-        decisions += [row] * pick(rng, [1, 1, 1, 1, 2])
-        if rng.random() < 0.4:
-            copy = {"arm": "shadow", "outcome": pick(rng, ["ok", "ok", "error"]), "action_taken": None}
-            copy |= {"score": pick(rng, [None, math.nan, 2.0, float(rng.random())])}
-            copy |= {"action_recommended": pick(rng, [None, "none", "rebook"]), "latency_ms": 77.0}
-            decisions += [{**row, **copy}] * pick(rng, [1, 1, 2])
-        labels += [
-            a_label(
-                row,
-                pick(rng, [-HOUR, 0 * HOUR, 5 * HOUR, MATURITY, 40 * HOUR]) + float(rng.random()) * HOUR,
-                name=pick(rng, ["late", "refund", "other"]),
-                value=pick(rng, [0.0, 0.0, 1.0, 1.0, 2.0, math.nan]),
-            )
-            for _ in range(int(rng.integers(5)))
-        ]
-    return Logs(decisions, labels)
-
-
-def random_reference(rng, size):
-    """Return what both arms answered before the rollout; only the champion's settled week is frozen."""
-    hours = rng.uniform(-200.0, 0.0, size)
-    return Logs(
-        [
-            a_row(
-                decision_id=f"before-{at}",
-                ts=T0 + timedelta(microseconds=round(float(hour) * 3600e6)),
-                rollout_id=pick(rng, [None, "r0"]),
-                snapshot_no=1,
-                arm=pick(rng, ["champion", "champion", "challenger"]),
-                share=0.0,
-                unit_key=f"before-{at}",
-                score=float(rng.random()),
-                latency_ms=float(rng.lognormal(1.0, 1.0)),
-                outcome=pick(rng, ["ok", "ok", "error"]),
-            )
-            for at, hour in enumerate(hours)
-        ],
-        [],
-    )
-
-
-def snapshots_begin():
-    """Return one request of nobody on trial at the begin of each snapshot, which says when the one before ended."""
-    return Logs(
-        [
-            a_row(
-                decision_id=f"begin-{n}",
-                ts=T0 + first * HOUR,
-                snapshot_no=n,
-                stage=stage,
-                share=0.0,
-                unit_key=f"begin-{n}",
-            )
-            for n, (_, stage, first) in SNAPSHOTS.items()
-        ],
-        [],
-    )
-
-
-def write(root, logs, batches=1):
-    for at in range(batches):
-        writer = LogWriter(root, POINT, ("origin",))
-        for row in logs.decisions[at::batches]:
-            writer.decision(row)
-        for row in logs.labels[at::batches]:
-            writer.label(row)
-        writer.flush()
 
 
 def look(root, logs=None, plan=PLAN, *, batches=1):
@@ -290,14 +85,24 @@ class ByHand:
     def __init__(self, logs):
         seen = [row for row in logs.decisions if row["ts"] <= NOW]
         self.newest = max((row["ts"] for row in seen if row["arm"] != "shadow"), default=None)
-        self.mine = [row for row in seen if row["rollout_id"] == "r1" and row["ts"] >= T0]
+        of_rollout = [row for row in seen if row["rollout_id"] == "r1" and row["ts"].date() >= FIRST_DATE]
+        self.rows = len(of_rollout)
+        self.set_aside = Counter(why for why in map(why_bad, of_rollout) if why)
+        self.mine = [row for row in of_rollout if why_bad(row) is None]
         self.served = {row["decision_id"]: row for row in self.mine if row["arm"] != "shadow"}
         self.on_trial = [row for row in self.served.values() if 0 < row["share"] < 1]
         self.decided = first_of_each_unit(self.on_trial)
         self.arrived = defaultdict(list)
+        made = {row["decision_id"]: row["ts"] for row in self.served.values()}
         for label in logs.labels:
-            if label["arrived_at"] <= NOW and not math.isnan(label["value"]):
-                self.arrived[label["decision_id"], label["name"]].append((label["arrived_at"], label["value"]))
+            known, where = label["decision_id"] in made, (label["decision_id"], label["name"])
+            if not known or label["arrived_at"] > NOW or label["name"] not in ("late", "refund"):
+                continue
+            if math.isnan(label["value"]) or label["arrived_at"] < made[label["decision_id"]]:
+                reason = "value.not_a_number" if math.isnan(label["value"]) else "label.before_decision"
+                self.set_aside[reason] += label["decision_id"] in {row["decision_id"] for row in self.decided}
+            else:
+                self.arrived[where].append((label["arrived_at"], label["value"]))
         settled = T0 - timedelta(minutes=10)
         self.reference = [
             row for row in logs.decisions if row["arm"] == "champion" and settled - 7 * DAY <= row["ts"] < settled
@@ -434,9 +239,11 @@ class ByHand:
                 is_bad, _, _, _, is_hidden = self.flags(guardrail, row)
                 arrived = [moment for moment, _ in self.arrived[row["decision_id"], guardrail.label]]
                 delay = steps(min(arrived) - row["ts"], guardrail.maturity) if arrived else -1
-                where = guardrail.name, row["snapshot_no"], Arm(row["arm"])
+                begun = [(each - EPOCH) // MICROSECOND * WAIT_STEPS for each in (NOW, row["ts"])]
+                now, then = (each // (guardrail.maturity // MICROSECOND) for each in begun)
+                age = min(max(now - then - 1, delay, 0), WAIT_STEPS)
                 if not is_hidden:
-                    waits[Wait(*where, is_bad, steps(NOW - row["ts"], guardrail.maturity), delay)] += 1
+                    waits[Wait(guardrail.name, row["snapshot_no"], Arm(row["arm"]), is_bad, age, delay)] += 1
         return waits
 
     def latencies(self):
@@ -468,7 +275,29 @@ class ByHand:
             latencies=self.latencies(),
             crossed=self.crossed(),
             frozen=self.frozen,
+            labels=self.labels(),
+            rows=self.rows,
+            set_aside={reason: count for reason, count in self.set_aside.items() if count},
         )
+
+    def labels(self):
+        found = defaultdict(LabelTally)
+        for row in self.decided:
+            for name, window in (("late", MATURITY), ("refund", 20 * HOUR)):
+                arrived = self.arrived[row["decision_id"], name]
+                if arrived:
+                    is_late = min(arrived)[0] > row["ts"] + window
+                    is_contradictory = len({value for _, value in arrived}) > 1
+                    cell = LabelCell(name, Arm(row["arm"]))
+                    found[cell] += LabelTally(1, len(arrived) > 1, is_contradictory, is_late)
+        return found
+
+
+def why_bad(row):
+    """Return the reason for which a decision is set aside; None when it is sound."""
+    if row["ts"] < T0:
+        return "ts.before_rollout"
+    return "release.unknown" if row["release_id"] == "other" else None
 
 
 def bin_of(score):
@@ -497,7 +326,7 @@ def test_every_count_is_the_one_that_is_made_by_hand(tmp_path, seed):
 
 def test_the_count_by_hand_counts_something_of_everything():
     rng = np.random.default_rng(0)
-    found = ByHand(random_reference(rng, 60) + random_logs(rng, range(120)) + snapshots_begin()).evidence()
+    found = ByHand(random_reference(rng, 60) + random_logs(rng, range(400)) + snapshots_begin()).evidence()
     tallied, summed = sum(found.cells.values(), Tally()), defaultdict(int)
     for cell, each in found.moments.items():
         summed[cell.guardrail] += each.units
@@ -510,6 +339,13 @@ def test_the_count_by_hand_counts_something_of_everything():
     assert found.crossed > 0
     assert set(found.frozen.quantiles) == {"slow", "high"}
     assert {bucket for _, bucket in found.latencies} >= {0, BUCKETS - 1}
+    assert min(sum(found.labels.values(), LabelTally()).values()) > 0
+    assert set(found.set_aside) == {
+        "ts.before_rollout",
+        "release.unknown",
+        "value.not_a_number",
+        "label.before_decision",
+    }
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -519,8 +355,10 @@ def test_looks_at_two_sets_of_units_add_up_to_the_look_at_both(tmp_path, seed):
     one, other = random_logs(rng, range(50), "a"), random_logs(rng, range(50, 100), "b")
     looks = [look(tmp_path / name, shared + part) for name, part in (("one", one), ("other", other))]
     both = look(tmp_path / "both", shared + one + other)
-    assert said(looks[0] + looks[1]) == said(both)
-    assert (looks[0] + looks[1]).digest == (looks[1] + looks[0]).digest == both.digest
+    # The begin of each snapshot is in both logs.
+    added = [replace(one + other, rows=one.rows + other.rows - len(SNAPSHOTS)) for one, other in (looks, looks[::-1])]
+    assert said(added[0]) == said(both)
+    assert added[0].digest == added[1].digest == both.digest
 
 
 def test_a_look_does_not_depend_on_the_order_of_rows_nor_on_how_they_lie_in_files(tmp_path):

@@ -209,7 +209,7 @@ def logs(draw):
             "rollout_id": draw(st.sampled_from(["r1", "r1", "r1", "r2", None])),
             "snapshot_no": number,
             "stage": stage,
-            "release_id": "release",
+            "release_id": "champion",
             "arm": draw(st.sampled_from(["champion", "challenger"])),
             "share": draw(st.sampled_from([share, share, 0.0])),
             "segment": "everyone",

@@ -6,6 +6,7 @@ import math
 from dataclasses import fields, replace
 
 import numpy as np
+import pytest
 from builders import CANARY, DAY, PLAN, SHADOW, T0, a_finding, a_plan, a_rollout
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -29,18 +30,20 @@ from seatrial.evidence import (
     stored_evidence,
 )
 from seatrial.gates import amounts
+from seatrial.gates import assignment as gate_of_assignment
+from seatrial.gates import guardrails as gate_of_guardrails
 from seatrial.gates.assignment import assignment, losses
 from seatrial.gates.delays import delays
 from seatrial.gates.finding import Question
 from seatrial.gates.freshness import freshness
-from seatrial.gates.guardrails import exposure, harm, promotion, warnings
+from seatrial.gates.guardrails import exposure, harm, harm_and_warnings, promotion, warnings
 from seatrial.gates.pairs import advice, paired_losses
 from seatrial.gates.scores import scores, shadow_scores
 from seatrial.gates.shadow import shadow
-from seatrial.rollout import FREEZING, REQUIRED, Action, State, decide
+from seatrial.rollout import FREEZING, REQUIRED, Action, State, decide, is_judged
 from seatrial.stats import kernel
 from seatrial.stats.scores import ScoreGrid
-from seatrial.verdict import Verdict
+from seatrial.verdict import Verdict, worst
 
 DEVIATION = 8.0
 SPENT = {
@@ -242,8 +245,9 @@ def test_one_more_bad_unit_never_lowers_evidence_of_harm_and_never_raises_eviden
     worse = with_one_more_bad(evidence, name, number, instead_of_a_good_one)
     for ask in (harm, warnings):
         before, after = (log_es(ask(each, JUDGED)) for each in (evidence, worse))
-        for subject, log_e in before.items():
-            assert log_e is None or after[subject] >= log_e - ROUNDING
+        for guardrail in JUDGED.guardrails:
+            log_e = before.get(guardrail.name)
+            assert log_e is None or after[guardrail.name] >= log_e - ROUNDING
     for ask in (promotion, lambda each, plan: exposure(each, plan, rule_out=RULE_OUT)):
         before, after = (log_es(ask(each, JUDGED)) for each in (evidence, worse))
         for subject, log_e in after.items():
@@ -340,11 +344,87 @@ def test_harm_warnings_delays_and_calibration_never_pass(evidence):
     assert Verdict.PASS not in {f.verdict for f in questions(evidence) if f.question in silent}
 
 
+WIDENS = (Action.ADVANCE, Action.PROMOTE)
+
+#: One guardrail on three slices, so that some may be quiet while others are not.
+SLICED = a_plan(slices={"origin": ["EWR", "JFK", "LGA"]}, guardrails=copy.deepcopy(PLAN["guardrails"]))
+SLICED_PLACES = [(None, None), *(("origin", value) for value in SLICED.slices["origin"])]
+SLICED_LOOKS = st.builds(
+    Evidence,
+    newest=st.just(T0),
+    epochs=st.just(EPOCHS),
+    cells=st.dictionaries(
+        st.builds(
+            cell_of, st.sampled_from(["call-failed", "wrong-decision"]), st.sampled_from(SLICED_PLACES), NUMBERS, ARMS
+        ),
+        st.builds(a_tally, st.integers(0, 900), st.integers(0, 60), FEW, FEW, MANY, FEW),
+        max_size=16,
+    ),
+    assigned=st.dictionaries(st.tuples(NUMBERS, ARMS), MANY, max_size=6),
+)
+
+
+def judged(evidence, plan):
+    """Return what a look in a canary finds."""
+    return [
+        a_finding(Question.FRESHNESS),
+        assignment(evidence, alpha=0.0025),
+        *losses(evidence, plan, alpha=0.0025),
+        *harm_and_warnings(evidence, plan),
+        *exposure(evidence, plan, rule_out=RULE_OUT),
+    ]
+
+
+def one_by_one(evidence, plan):
+    """Return the same with a finding for every slice and every label, whatever it says."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gate_of_guardrails, "FOLDED_FROM", math.inf)
+        patch.setattr(gate_of_assignment, "FOLDED_FROM", math.inf)
+        return judged(evidence, plan)
+
+
+@settings(max_examples=150, deadline=None)
+@given(SLICED_LOOKS | LOOKS, st.sampled_from([JUDGED, SLICED]), st.integers(0, 20))
+def test_findings_that_are_shared_decide_what_they_decide_one_by_one(evidence, plan, days):
+    shared, apart = judged(evidence, plan), one_by_one(evidence, plan)
+    assert len(apart) >= len(shared)
+    for state, stage in ((State.CANARY, CANARY), (State.LABELS, 4), (State.PROMOTING, 6)):
+        now = T0 + days * DAY
+        first, second = (decide(a_rollout(state, stage), plan, found, now=now) for found in (shared, apart))
+        assert first.action is second.action
+        if first.action not in WIDENS:
+            assert first.reason == second.reason
+    assert is_judged(shared) is is_judged(apart)
+
+
+@settings(max_examples=150, deadline=None)
+@given(SLICED_LOOKS | LOOKS, st.sampled_from([JUDGED, SLICED]))
+def test_only_what_is_quiet_shares_a_finding_and_none_is_lost(evidence, plan):
+    shared, apart = judged(evidence, plan), one_by_one(evidence, plan)
+    own = {(f.question, f.subject): f for f in shared}
+    left = [f for f in apart if (f.question, f.subject) not in own]
+    folds = [f for f in shared if {"quiet_slices", "parts"} & f.numbers.keys()]
+    assert [f for f in apart if f not in left] == [f for f in shared if f not in folds]
+    assert sum(f.numbers.get("quiet_slices", f.numbers.get("parts")) for f in folds) == len(left)
+    likely = math.log(1.0 / plan.budgets.hold)
+    for finding in left:
+        if finding.question is Question.HARM:
+            assert finding.verdict is Verdict.INCONCLUSIVE
+            assert finding.numbers["log_e"] < min(likely, finding.numbers["threshold"])
+        else:
+            assert (finding.question, finding.verdict) == (Question.ASSIGNMENT, Verdict.PASS)
+    for fold in folds:
+        of = [f for f in left if f.question is fold.question and f.subject.startswith(fold.subject.split(" · ")[0])]
+        members = of if fold.question is Question.HARM else [f for f in left if f.question is fold.question]
+        assert fold.verdict is worst(f.verdict for f in members)
+        assert fold.numbers["log_e"] == max(f.numbers["log_e"] for f in members)
+        assert {f.is_binding for f in members} == {fold.is_binding}
+
+
 FINDINGS = st.lists(
     st.builds(a_finding, st.sampled_from(Question), st.sampled_from(Verdict), is_binding=st.booleans()), max_size=12
 )
 STATES = st.sampled_from([(State.GATES, 0), (State.SHADOW, SHADOW), (State.CANARY, CANARY), (State.LABELS, 4)])
-WIDENS = (Action.ADVANCE, Action.PROMOTE)
 
 
 @settings(max_examples=200)

@@ -70,5 +70,6 @@ def test_many_series_at_once_are_those_read_one_by_one(cells):
                 for arm in (Arm.CHALLENGER, Arm.CHAMPION)
             ]
             assert series.of(name).tolist() == expected
+            assert evidence.counts_of([Key(guardrail, None, None)], name).tolist() == [expected]
             assert series.total(name) == tuple(map(sum, expected))
             assert [series.challenger[name].tolist(), series.champion[name].tolist()] == expected

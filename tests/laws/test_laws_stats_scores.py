@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from scipy.special import expit, logit
 from scipy.stats import binom
 
-from seatrial.stats import calibration, scores
+from seatrial.stats import calibration, scores, shifts
 
 law = settings(deadline=None, max_examples=60, derandomize=True)
 GRID = scores.ScoreGrid(bins=6)
@@ -52,15 +52,15 @@ def test_over_all_assignments_the_evidence_of_a_shift_is_one_on_average(early, l
     k1 = np.zeros((len(arms), *kept.shape))
     k1[:, occupied[:, 0], occupied[:, 1]] = arms.reshape(len(arms), len(occupied))
     probability = binom.pmf(k1, kept, shares[:, None]).prod(axis=(-1, -2))
-    log_e = scores.distribution_shift(k1, kept - k1, shares, cut_points=[5, 7])
+    log_e = shifts.distribution_shift(k1, kept - k1, shares, cut_points=[5, 7])
     assert probability @ np.exp(log_e) == pytest.approx(1.0)
 
 
 @law
 @given(counts, counts, counts, counts)
 def test_evidence_does_not_depend_on_where_an_epoch_with_one_share_is_divided(a, b, c, d):
-    divided = scores.distribution_shift([a, b], [c, d], [0.2, 0.2], cut_points=[5])
-    whole = scores.distribution_shift([a + b], [c + d], [0.2], cut_points=[5])
+    divided = shifts.distribution_shift([a, b], [c, d], [0.2, 0.2], cut_points=[5])
+    whole = shifts.distribution_shift([a + b], [c + d], [0.2], cut_points=[5])
     assert divided == pytest.approx(whole, abs=1e-8)
 
 
@@ -68,15 +68,15 @@ def test_evidence_does_not_depend_on_where_an_epoch_with_one_share_is_divided(a,
 @given(counts, counts, st.permutations([3, 4, 5]))
 def test_scores_within_a_super_bin_are_alike(a, b, order):
     mixed = np.array([0, 1, 2, *order, 6, 7, 8, 9])
-    here = scores.distribution_shift([a], [b], [0.3], cut_points=[6])
-    assert scores.distribution_shift([a[mixed]], [b[mixed]], [0.3], cut_points=[6]) == pytest.approx(here)
+    here = shifts.distribution_shift([a], [b], [0.3], cut_points=[6])
+    assert shifts.distribution_shift([a[mixed]], [b[mixed]], [0.3], cut_points=[6]) == pytest.approx(here)
 
 
 @law
 @given(counts, counts)
 def test_sizes_are_not_negative_and_do_not_know_which_arm_is_which(a, b):
-    shift = scores.effect_sizes(a, b, GRID, cut_points=[4, 6])
-    back = scores.effect_sizes(b, a, GRID, cut_points=[4, 6])
+    shift = shifts.effect_sizes(a, b, GRID, cut_points=[4, 6])
+    back = shifts.effect_sizes(b, a, GRID, cut_points=[4, 6])
     if shift is None:
         assert back is None
         return
@@ -96,7 +96,7 @@ def test_deciles_are_cut_points_of_super_bins_that_hold_less_than_two_tenths_or_
     held = np.add.reduceat(reference[:-1], starts)
     width = np.diff([*starts, reference.size - 1])
     assert (held[width > 1] < 0.2 * reference[3:-1].sum() + 1e-9).all()
-    assert (scores.distribution_shift([reference], [reference], [0.5], cut_points=cuts)) <= 0
+    assert (shifts.distribution_shift([reference], [reference], [0.5], cut_points=cuts)) <= 0
 
 
 labels = st.lists(st.integers(0, 3), min_size=4, max_size=4)

@@ -185,7 +185,7 @@ def logged(root, units=600, *, column="score", value=math.nan, part=1.0):
             "rollout_id": None if is_before else "r1",
             "snapshot_no": 1 if is_before else 2,
             "stage": CANARY,
-            "release_id": "release",
+            "release_id": "champion",
             "arm": arm,
             "share": 0.0 if is_before else 0.5,
             "segment": "everyone",

@@ -17,6 +17,7 @@ from seatrial.forecast.course import Course, Fate, log_e_harm, pass_through, tim
 from seatrial.forecast.course import Tally as Counted
 from seatrial.forecast.demands import demands
 from seatrial.forecast.expectations import COMMON
+from seatrial.gates import counted
 from seatrial.gates import guardrails as gates
 from seatrial.report.planning import forecast_plot, parts, shortfall_sentences, summary
 
@@ -44,7 +45,7 @@ def a_course(plan=None, units_per_day=2_000.0, **options):
     return Course.of(plan, expected(plan, units_per_day, **options))
 
 
-def made(plan=None, *, seed=1, replicates=40, units_per_day=2_000.0, **options):
+def made(plan=None, *, seed=1, replicates=20, units_per_day=2_000.0, **options):
     plan = plan or a_small_plan()
     rng = np.random.default_rng(seed)
     return forecast(plan, expected(plan, units_per_day), rng=rng, replicates=replicates, **options)
@@ -101,7 +102,7 @@ def test_a_rate_that_is_given_does_not_change_how_the_gate_of_harm_counts():
     plan = a_plan(guardrails=[FAILED, WRONG | {"expected": {"rate": "20 %", "delay": "8 h"}}])
     found = expect(plan, units_per_day=900, rates={"call-failed": 0.3, "wrong-decision": 0.1})
     assert [each.declared_rate for each in found.guardrails] == [None, 0.2]
-    assert COMMON == gates.COMMON
+    assert COMMON == counted.COMMON
 
 
 def test_a_tail_has_the_rate_that_its_quantile_says():

@@ -61,9 +61,12 @@ def test_no_evidence_answers_no_question_with_a_pass():
     assert all(f.verdict in (Verdict.INCONCLUSIVE, Verdict.ERROR) for f in findings)
 
 
-def test_every_guardrail_and_declared_slice_has_a_finding_even_without_a_unit():
-    subjects = ["wrong-decision", "wrong-decision · origin=EWR", "wrong-decision · origin=JFK"]
-    assert [f.subject for f in harm(Evidence(), STANDARD)] == subjects
+def test_every_guardrail_and_declared_slice_is_answered_for_even_without_a_unit():
+    whole, slices = harm(Evidence(), STANDARD)
+    assert (whole.subject, slices.subject) == ("wrong-decision", "wrong-decision · quiet slices")
+    assert slices.verdict is Verdict.INCONCLUSIVE
+    assert (slices.numbers["quiet_slices"], slices.numbers["empty_slices"]) == (2, 2)
+    assert "2 of them without a unit in one arm or in both" in slices.reason
     names = ["call-failed", "wrong-decision"]
     for found in (
         warnings(Evidence(), STANDARD),
@@ -162,6 +165,68 @@ def test_harm_in_one_slice_alone_is_found_there():
         "wrong-decision · origin=EWR": Verdict.INCONCLUSIVE,
         "wrong-decision · origin=JFK": Verdict.FAIL,
     }
+
+
+def sliced_evidence(plan, ratios):
+    """Return evidence in which the challenger's bad units are `ratios` times as many in slices, and as many overall."""
+    cells = {}
+    for value in ("", *plan.slices["origin"]):
+        found = evidence_at(T0, plan=plan, ratio=ratios.get(value, 1.0)).cells
+        cells |= {cell: tally for cell, tally in found.items() if (cell.slice_value or "") == value}
+    return replace(evidence_at(T0, plan=plan), cells=cells)
+
+
+THREE = a_plan(slices={"origin": ["EWR", "JFK", "LGA"]})
+
+
+def test_quiet_slices_share_a_finding_that_names_the_one_nearest_to_harm():
+    whole, slices = harm(sliced_evidence(THREE, {"JFK": 1.05}), THREE)
+    alone = harm(sliced_evidence(THREE, {"JFK": 1.05, "LGA": 9.0}), THREE)
+    assert whole.subject == "wrong-decision"
+    assert slices.numbers["nearest"] == "origin=JFK"
+    assert (slices.numbers["quiet_slices"], slices.numbers["empty_slices"]) == (3, 0)
+    assert slices.numbers["challenger_bad"] == 350
+    assert "3 slices are not shown to be worse; the most evidence is in origin=JFK: 350 of 6,666" in slices.reason
+    assert slices.is_binding
+    assert "wrong-decision · origin=LGA" in verdicts(alone)
+
+
+@pytest.mark.parametrize(("ratio", "is_told"), [(1.0, False), (1.2, True)])
+def test_a_slice_that_is_likely_worse_is_told_by_itself(ratio, is_told):
+    found = verdicts(harm(sliced_evidence(THREE, {"JFK": ratio}), THREE))
+    assert ("wrong-decision · origin=JFK" in found) is is_told
+    assert set(found.values()) == {Verdict.INCONCLUSIVE}
+
+
+def test_one_quiet_slice_keeps_its_own_name():
+    found = verdicts(harm(sliced_evidence(THREE, {"EWR": 3.0, "JFK": 3.0}), THREE))
+    assert list(found) == ["wrong-decision", *(f"wrong-decision · origin={each}" for each in ("EWR", "JFK", "LGA"))]
+
+
+def test_a_slice_of_which_nothing_can_be_counted_is_never_called_quiet():
+    slow = {
+        "name": "slow",
+        "source": "runtime",
+        "exceeds": {"column": "latency_ms", "quantile": "95 %"},
+        "margin": "20 % relative",
+        "slices": ["origin"],
+        "consequence": "roll_back",
+    }
+    plan = a_plan(guardrails=[*PLAN["guardrails"], slow])
+    found = [f for f in harm(Evidence(), plan) if f.subject.startswith("slow")]
+    assert [f.subject for f in found] == ["slow", "slow · origin=EWR", "slow · origin=JFK"]
+    assert all("too few units before the rollout" in f.reason for f in found)
+
+
+def test_labels_and_slices_that_pass_share_a_finding_and_the_others_are_named():
+    (together,) = losses(evidence_at(T0), STANDARD, alpha=0.0025)
+    assert (together.subject, together.verdict) == ("labels and slices", Verdict.PASS)
+    assert (together.numbers["parts"], together.numbers["parts_without_units"]) == (3, 0)
+    assert together.numbers["least_likely"] in together.reason
+    without_labels = {c: replace(t, labelled=0) for c, t in evidence_at(T0).cells.items()}
+    (some,) = losses(replace(evidence_at(T0), cells=without_labels), STANDARD, alpha=0.0025)
+    assert (some.numbers["parts"], some.numbers["parts_without_units"]) == (2, 1)
+    assert "1 has no unit yet" in some.reason
 
 
 def test_a_dry_run_is_judged_and_does_not_bind():

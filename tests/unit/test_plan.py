@@ -586,6 +586,15 @@ def test_a_guardrail_that_cannot_roll_back_spends_nothing():
     assert "call-failed" not in {each.guardrail for each in plan_of(TEXT).hypotheses()}
 
 
+def test_a_copy_with_another_budget_spends_that_budget():
+    plan = plan_of(TEXT)
+    before = plan.hypotheses()
+    other = plan.model_copy(update={"budgets": plan.budgets.model_copy(update={"rollback": 0.5})})
+    assert before is plan.hypotheses()
+    assert sum(each.alpha for each in other.hypotheses()) == pytest.approx(0.5)
+    assert other != plan == plan_of(TEXT)
+
+
 def test_ending_a_dry_run_moves_no_other_alpha():
     live = edited(("consequence: freeze", "consequence: roll_back"))
     dry = live.replace("margin: 50 % relative\n", "margin: 50 % relative\n    dry_run: true\n")

@@ -29,7 +29,7 @@ from seatrial.report import (
     stage_report,
     status_rows,
 )
-from seatrial.report.findings import QUIET_SLICES
+from seatrial.report.findings import MOST_SLICES
 from seatrial.report.plots import share_steps, tracks
 from seatrial.rollout import Action, Rollout, State
 from seatrial.routing import RoutingSnapshot
@@ -248,26 +248,36 @@ def test_an_inconclusive_question_of_harm_reads_as_no_harm_shown_and_one_of_prom
     assert "INCONCLUSIVE: harm beyond the margin not ruled out yet" in text
 
 
-def test_quiet_slices_are_folded_into_a_sentence_with_their_highest_evidence():
-    slices = [harm(f"wrong-decision · carrier={at:02}", log_e=-0.1 * at) for at in range(12)]
-    text = findings_table([harm(), *slices])
-    shown = [line for line in text.splitlines() if "carrier=" in line]
-    assert len(shown) == QUIET_SLICES
-    assert "carrier=00" in shown[0]
-    assert "9 other slices of wrong-decision are quiet: no harm shown, highest E 0.74." in text
+def quiet(slices=19, guardrail="wrong-decision", log_e=-0.3):
+    """Return what the gate finds on several slices that are all quiet."""
+    numbers = {**harm().numbers, "log_e": log_e, "nearest": "carrier=07", "quiet_slices": slices, "empty_slices": 0}
+    return harm(f"{guardrail} · quiet slices", log_e, numbers=numbers)
+
+
+def test_quiet_slices_stand_in_one_row_that_says_whose_numbers_it_shows():
+    text = findings_table([harm(), quiet()])
+    (row,) = [line for line in text.splitlines() if "quiet slices" in line]
+    assert "carrier=07: 5.77 % against 3.03 % raw; E 0.74 of 50 needed" in row
+
+
+def test_of_labels_and_slices_that_are_as_assigned_the_least_likely_is_named():
+    together = replace(ASSIGNED, numbers={**ASSIGNED.numbers, "least_likely": "labels · late", "parts": 9})
+    assert "labels · late: 9.51 % of units, 9.6 % recorded" in findings_table([together])
 
 
 @pytest.mark.parametrize("verdict", [Verdict.FAIL, Verdict.ERROR])
-def test_slices_that_fail_or_cannot_be_asked_are_shown_before_the_quiet_ones(verdict):
-    quiet = [harm(f"wrong-decision · carrier={at:02}", log_e=3.0) for at in range(12)]
+def test_slices_that_fail_or_cannot_be_asked_are_shown_before_the_others(verdict):
+    likely = [harm(f"wrong-decision · carrier={at:02}", log_e=3.0) for at in range(MOST_SLICES)]
     loud = [harm(f"wrong-decision · origin={at}", -3.0, verdict) for at in range(5)]
-    text = findings_table([*quiet, *loud])
+    text = findings_table([*likely, *loud])
     assert all(f"origin={at}" in text for at in range(5))
+    assert "**5 more slices of wrong-decision; the worst of them is INCONCLUSIVE.**" in text
 
 
-def test_more_failed_slices_than_fit_are_counted_as_failed():
-    text = findings_table([harm(f"wrong-decision · carrier={at:02}", 9.0) for at in range(40)])
-    assert "**25 more slices of wrong-decision failed or could not be asked.**" in text
+def test_more_failed_slices_than_fit_are_counted_as_failed_and_never_in_place_of_the_quiet_ones():
+    text = findings_table([quiet(), *(harm(f"wrong-decision · carrier={at:02}", 9.0) for at in range(MOST_SLICES + 1))])
+    assert "**1 more slice of wrong-decision; the worst of them is FAIL.**" in text
+    assert "wrong-decision · quiet slices" in text
 
 
 def test_a_failed_dry_run_says_that_nobody_acts_on_it():
@@ -368,6 +378,19 @@ def test_a_slice_has_a_panel_only_once_harm_is_proven_in_it():
     findings = [harm(), harm("wrong-decision · origin=EWR", 5.0), harm("wrong-decision · origin=JFK")]
     subjects = [track.subject for track in tracks([look(T0, *findings)], Question.HARM)]
     assert subjects == ["wrong-decision", "wrong-decision · origin=EWR"]
+
+
+def test_the_track_of_a_slice_has_a_gap_where_it_was_quiet_and_begins_where_it_first_was_not():
+    name = "wrong-decision · origin=EWR"
+    told = [quiet(), harm(name, 2.0), quiet(), harm(name, 5.0), quiet()]
+    (_, track) = tracks([look(T0 + at * HOUR, harm(), each) for at, each in enumerate(told)], Question.HARM)
+    assert (track.subject, track.reached) == (name, T0 + 3 * HOUR)
+    assert track.times == tuple(T0 + at * HOUR for at in (1, 2, 3))
+    assert [math.isnan(each) for each in track.log10_e] == [False, True, False]
+
+
+def test_many_slices_that_are_quiet_have_no_panel():
+    assert [track.subject for track in tracks([look(T0, harm(), quiet())], Question.HARM)] == ["wrong-decision"]
 
 
 def test_names_that_look_like_formulas_are_drawn_as_text():

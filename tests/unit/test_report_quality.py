@@ -133,16 +133,17 @@ def test_what_was_not_measured_is_said_and_not_drawn():
 
 
 def test_what_the_plan_does_not_ask_is_said():
-    assert "The plan declares no score to look at." in quality(EVERYTHING, a_plan())
+    seen = replace(EVERYTHING, waits={})
+    assert "The plan declares no score to look at." in quality(seen, a_plan())
     unlabelled = a_plan(scores={"range": [0, 1]})
-    assert "The plan declares no label that the score predicts." in quality(EVERYTHING, unlabelled)
+    assert "The plan declares no label that the score predicts." in quality(seen, unlabelled)
 
 
 def test_scores_without_a_matured_label_have_no_reliability():
     unlabelled = {cell: replace(tally, labelled=0, positive=0) for cell, tally in SCORES_SEEN.items()}
-    text = quality(replace(EVERYTHING, scores=unlabelled), SCORED)
+    text = quality(replace(EVERYTHING, scores=unlabelled, waits={}), SCORED)
     assert "No scored unit has a matured label yet." in text
-    assert len(pictures(text)) == 2
+    assert len(pictures(text)) == 1
 
 
 @pytest.mark.parametrize("evidence", [None, Evidence()])
@@ -220,7 +221,7 @@ def test_in_shadow_the_scores_are_those_of_the_pairs():
 def test_the_index_is_told_with_its_value_under_chance_or_not_at_all():
     shift = shift_of(scored_arms(EVERYTHING, SCORED), EVERYTHING)
     assert f"index is {shift.psi:.3f}; arms that score alike have {shift.psi_null_mean:.3f}" in everything()
-    unfrozen = replace(EVERYTHING, frozen=None)
+    unfrozen = replace(EVERYTHING, frozen=None, waits={})
     assert shift_of(scored_arms(unfrozen, SCORED), unfrozen) is None
     text = quality(unfrozen, SCORED)
     assert "How far they moved is not known" in text
@@ -272,8 +273,8 @@ def plots(evidence):
 
 
 def test_plots_are_pictures_and_the_same_counts_give_the_same_bytes():
-    first, again = plots(EVERYTHING), plots(EVERYTHING)
-    assert first == again
+    first = plots(EVERYTHING)
+    assert first == pictures(everything())
     for png in first:
         with Image.open(io.BytesIO(png)) as picture:
             assert len(picture.convert("RGB").getcolors(100_000)) > 8
@@ -283,7 +284,7 @@ def test_other_counts_give_another_picture():
     moved = replace(
         EVERYTHING, scores=scored({0.1: (900, 500, 50)}, {0.4: (100, 50, 40)}), waits=waits(delays={(50, 3): 9})
     )
-    assert all(one != other for one, other in zip(plots(EVERYTHING), plots(moved), strict=True))
+    assert all(one != other for one, other in zip(pictures(everything()), plots(moved), strict=True))
 
 
 def test_every_row_of_every_table_has_the_cells_of_its_header():
@@ -296,7 +297,10 @@ def test_every_row_of_every_table_has_the_cells_of_its_header():
 def test_a_section_of_many_guardrails_still_fits_into_a_form():
     many = a_plan(guardrails=[LABEL | {"name": f"label-{at}", "slices": []} for at in range(30)], scores=SCORES)
     seen = {replace_name(wait, f"label-{at}"): count for wait, count in EVERYTHING.waits.items() for at in range(30)}
-    assert len(quality(replace(EVERYTHING, waits=seen), many).encode()) < 200_000
+    # Its latencies and scores are drawn once in any plan: those of one guardrail are added.
+    of_labels = quality(Evidence(waits=seen), many)
+    assert pictures(of_labels)
+    assert len(of_labels.encode()) + len(everything().encode()) < 200_000
 
 
 def replace_name(wait, name):
@@ -351,10 +355,11 @@ def test_a_question_without_its_counts_says_so(tmp_path):
 def test_a_stage_report_shows_what_is_measured_now(tmp_path):
     world = World(tmp_path)
     rollout, now = world.advance_to(State.CANARY)
-    world.evidence.says = EVERYTHING
+    undrawn = replace(EVERYTHING, scores={}, waits={})
+    world.evidence.says = undrawn
     seen = measured(world.ports, rollout, SCORED, now=now)
-    assert seen is EVERYTHING
-    assert everything() in stage_report(rollout, SCORED, [], evidence=seen, now=now)
+    assert seen is undrawn
+    assert quality(undrawn, SCORED) in stage_report(rollout, SCORED, [], evidence=seen, now=now)
 
 
 def test_a_rollout_that_ended_shows_what_moved_it_last(tmp_path):

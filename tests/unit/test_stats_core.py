@@ -48,6 +48,32 @@ def test_epochs_that_do_not_match_are_refused(function, shapes):
         function(*shapes)
 
 
+def test_either_is_the_mean_of_both_directions():
+    k1, k0, rho = [[40, 3], [9, 80]], [[250, 20], [300, 90]], np.array([0.1, 0.4])
+    prior = kernel.half_normal()
+    up, down = kernel.harm(k1, k0, rho, prior=prior), kernel.harm(k0, k1, 1.0 - rho, prior=prior)
+    np.testing.assert_allclose(kernel.either(k1, k0, rho, prior=prior), np.logaddexp(up, down) - math.log(2.0))
+    assert kernel.either([0], [0], [0.1], prior=prior) == 0.0
+
+
+def test_terms_that_are_left_out_of_a_mean_are_below_its_rounding():
+    found = kernel.harm([10_000, 500], [10_000, 90_000], [0.5, 0.1], stage=[0, 1], stages=9)
+    plain = []
+    for first in range(9):
+        log_lr = [
+            sum(
+                k1 * x - (k1 + k0) * math.log1p(rho * math.expm1(x))
+                for k1, k0, rho in [(10_000, 10_000, 0.5), (500, 90_000, 0.1)][first:]
+            )
+            for x in kernel.half_normal().log_ratios
+        ]
+        weight = kernel.LATE_WEIGHT / 9 + (first == 0) * (1.0 - kernel.LATE_WEIGHT)
+        plain += [
+            value + math.log(weight * part) for value, part in zip(log_lr, kernel.half_normal().weights, strict=True)
+        ]
+    assert found == pytest.approx(np.logaddexp.reduce(plain), rel=1e-12)
+
+
 def test_without_a_bad_unit_the_evidence_is_exactly_none():
     assert kernel.harm([0, 0], [0, 0], [0.1, 0.5]) == 0.0
     assert kernel.harm([], [], []) == 0.0

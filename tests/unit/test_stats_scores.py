@@ -5,8 +5,9 @@ import pytest
 from scipy.spatial.distance import jensenshannon
 from scipy.stats import wasserstein_distance
 
-from seatrial.stats import calibration, scores
-from seatrial.stats.scores import ScoreGrid, ScoreProfile, collapses, deciles, distribution_shift, effect_sizes
+from seatrial.stats import calibration, shifts
+from seatrial.stats.scores import ScoreGrid, ScoreProfile, collapses, deciles
+from seatrial.stats.shifts import distribution_shift, effect_sizes
 
 GRID = ScoreGrid(bins=20)
 BELL = np.concatenate([[5, 0, 0], np.round(4000 * np.exp(-0.5 * ((np.arange(20) - 8) / 4.0) ** 2)), [0]])
@@ -287,4 +288,4 @@ def test_the_question_of_the_scores_is_the_same_for_positives_and_negatives():
 
 def test_constants_of_the_alternatives_cannot_be_written():
     with pytest.raises(ValueError, match="read-only"):
-        scores._BIN_TILTS[0] = 1.0  # noqa: SLF001 - a constant array is not constant by itself
+        shifts._BIN_TILTS[0] = 1.0  # noqa: SLF001 - a constant array is not constant by itself

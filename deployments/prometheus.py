@@ -1,0 +1,129 @@
+"""Find, unpack and start the Prometheus that the tests of metrics ask.
+
+``python -m deployments.prometheus`` unpacks Debian's package below the virtual environment. It is not installed: an
+installed package starts a service of its own, and needs root.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+import requests
+
+from deployments.processes import LOOPBACK, start
+
+if TYPE_CHECKING:
+    from deployments.processes import Child
+
+#: Goes with the virtual environment, so that `make clean` deletes it.
+_UNPACKED = Path(sys.prefix) / "prometheus"
+_ANSWER_S = 30
+_INSTALL_S = 600
+_REQUEST_S = 5.0
+
+
+def find() -> Path | None:
+    """Return the unpacked Prometheus, or one on the path, that starts; None when neither does."""
+    for program in (str(_UNPACKED / "usr" / "bin" / "prometheus"), shutil.which("prometheus")):
+        if program is not None and _starts(program):
+            return Path(program)
+    return None
+
+
+def _starts(program: str) -> bool:
+    try:
+        return _run([program, "--version"], timeout_s=_ANSWER_S).returncode == 0
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+
+
+def _run(argv: list[str], *, timeout_s: float, directory: Path | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(  # noqa: S603 - the caller's own program, no shell
+        argv, capture_output=True, text=True, timeout=timeout_s, check=False, cwd=directory
+    )
+
+
+def _unpack() -> str:
+    """Unpack the package and return an empty text, or the reason why not."""
+    apt, dpkg = shutil.which("apt-get"), shutil.which("dpkg-deb")
+    if apt is None or dpkg is None:
+        return "this system has no apt-get with dpkg-deb"
+    with TemporaryDirectory() as folder:
+        reason = _fetch(apt, Path(folder))
+        if reason and os.geteuid() == 0:
+            # Its lists may be older than what the archive still has.
+            _run([apt, "--quiet", "update"], timeout_s=_INSTALL_S)
+            reason = _fetch(apt, Path(folder))
+        if reason:
+            return reason
+        (package,) = Path(folder).glob("*.deb")
+        done = _run([dpkg, "-x", str(package), str(_UNPACKED)], timeout_s=_INSTALL_S)
+    return "" if done.returncode == 0 else f"dpkg-deb ended with code {done.returncode}: {done.stderr.strip()}"
+
+
+def _fetch(apt: str, folder: Path) -> str:
+    try:
+        done = _run([apt, "--quiet", "download", "prometheus"], timeout_s=_INSTALL_S, directory=folder)
+    except subprocess.TimeoutExpired:
+        return f"apt-get download took more than {_INSTALL_S} s"
+    return "" if done.returncode == 0 else f"apt-get download ended with code {done.returncode}: {done.stderr.strip()}"
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A Prometheus that listens on loopback alone."""
+
+    home: Path  #: its data and its log
+    port: int
+
+    @property
+    def url(self) -> str:
+        """Where it answers."""
+        return f"http://{LOOPBACK}:{self.port}"
+
+    def start(self, program: Path, configuration: Path) -> Child:
+        """Start it with the scrape configuration of a file; it is ready once `is_ready` says so."""
+        return start(
+            "prometheus",
+            [
+                str(program),
+                f"--config.file={configuration}",
+                f"--storage.tsdb.path={self.home / 'prometheus'}",
+                f"--web.listen-address={LOOPBACK}:{self.port}",
+            ],
+            home=self.home,
+            environment=os.environ,
+            directory=self.home,
+        )
+
+    def is_ready(self) -> bool:
+        """Return whether it answers queries."""
+        try:
+            return requests.get(f"{self.url}/-/ready", timeout=_REQUEST_S).ok
+        except requests.RequestException:
+            return False
+
+
+def main() -> int:
+    """Print where Prometheus is, unpacking it if need be; always 0, for the tests say what its absence means."""
+    reason = "" if find() else _unpack()
+    program = find()
+    if program is not None:
+        sys.stdout.write(f"prometheus   {program}\n")
+    else:
+        sys.stdout.write(
+            f"prometheus   not found, {reason or 'and the package that was unpacked does not start'}; "
+            "the tests of metrics need one; install prometheus with your package manager\n"
+        )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
