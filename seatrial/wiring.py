@@ -8,15 +8,18 @@ from string import Template
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+import sqlalchemy as sa
 from pydantic import Field
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
 from seatrial.adapters.clock import ReplayClock, WallClock
+from seatrial.adapters.counted import CountedLogs
 from seatrial.adapters.duckdb import ParquetLogs
 from seatrial.adapters.prometheus import PrometheusRuntime
 from seatrial.adapters.readings import PLACEHOLDERS
 from seatrial.adapters.scoring import SubprocessProbe
 from seatrial.adapters.sql import SqlStore
+from seatrial.adapters.warehouse import PostgresLogs
 from seatrial.documents import Checked, Flaw, Name, Text, check, load_yaml
 from seatrial.errors import InvalidDocumentError, Problem
 from seatrial.ports import Ports, Quantity
@@ -24,7 +27,7 @@ from seatrial.ports import Ports, Quantity
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from seatrial.ports import Clock
+    from seatrial.ports import Clock, EvidenceSource
 
 #: Environment variable that names the settings file.
 SETTINGS_VARIABLE = "SEATRIAL_SETTINGS"
@@ -98,6 +101,10 @@ class Settings(Checked):
         description="URL of the control plane's database; the environment variable SEATRIAL_DATABASE_URL wins",
     )
     logs: Text = Field(description="directory of the decision and label logs")
+    warehouse: Text | None = Field(
+        None,
+        description="URL of the PostgreSQL database whose tables decision_log and label_log are counted instead of files",
+    )
     replay_clock: Text | None = Field(
         None, description="file with the event time of a replay; leave it out to use the system's clock"
     )
@@ -115,6 +122,7 @@ class Plant:
     clock: Clock
     store: SqlStore
     logs: Path
+    recount: EvidenceSource  #: counts everything anew, while `ports.evidence` may go on from what it counted before
 
 
 def settings_path(environment: Mapping[str, str]) -> Path:
@@ -138,14 +146,24 @@ def open_plant(path: Path, environment: Mapping[str, str]) -> Plant:
         raise InvalidDocumentError([Problem(where, "found text that is no database URL", remedy)]) from error
     store.create_tables()
     clock: Clock = WallClock() if settings.replay_clock is None else ReplayClock(base / settings.replay_clock)
+    evidence, recount = _evidence(settings, base / settings.logs)
     ports = Ports(
         store=store,
-        evidence=ParquetLogs(base / settings.logs),
+        evidence=evidence,
         probe=SubprocessProbe(),
         approvers={name: frozenset(roles) for name, roles in settings.approvers.items()},
         runtime=_runtime(settings.prometheus),
     )
-    return Plant(ports, clock, store, base / settings.logs)
+    return Plant(ports, clock, store, base / settings.logs, recount)
+
+
+def _evidence(settings: Settings, logs: Path) -> tuple[EvidenceSource, EvidenceSource]:
+    """Return the source of looks, and the one that goes on from no earlier look."""
+    if settings.warehouse is not None:
+        tables = PostgresLogs(sa.create_engine(settings.warehouse))
+        return tables, tables
+    whole = ParquetLogs(logs)
+    return CountedLogs(whole, logs / "counted"), whole
 
 
 def _runtime(settings: PrometheusSettings | None) -> PrometheusRuntime | None:

@@ -243,10 +243,10 @@ def write(root, logs, batches=1):
             if not math.isnan(row["value"]):
                 writer.label(row)
         writer.flush()
-        write_foreign(root, logs.labels[at::batches], f"part-{at}.parquet")
+        write_foreign(root, logs.labels[at::batches])
 
 
-def write_foreign(root, labels, name):
+def write_foreign(root, labels):
     """Write labels that are no number, which our own writer would not let in, beside one that is."""
     folder = root / "labels" / f"decision_point={POINT}" / "date=2026-01-01"
     if any(math.isnan(row["value"]) for row in labels):
@@ -254,4 +254,5 @@ def write_foreign(root, labels, name):
         # Statistics know nothing of a NaN that stands beside a number.
         nobody = a_label(a_row(decision_id="nobody"))
         rows = [nobody, *(row for row in labels if math.isnan(row["value"]))]
-        pq.write_table(pa.Table.from_pylist(rows, schema=LABEL_ROWS.columns), folder / name)
+        number = len(list(folder.iterdir()))
+        pq.write_table(pa.Table.from_pylist(rows, schema=LABEL_ROWS.columns), folder / f"part-{number}.parquet")

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import defaultdict
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import duckdb
 
 from seatrial.adapters.counting import REFERENCE, SETTLED, Looker
 from seatrial.adapters.engines import DuckDB, duck_engine
-from seatrial.adapters.log_files import present_files
+from seatrial.adapters.log_files import digest_file, present_files
 from seatrial.errors import UnavailableError
 from seatrial.evidence import Evidence
+from seatrial.units import digest_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,6 +37,7 @@ class ParquetLogs:
     """The logs under one directory."""
 
     root: Path
+    _digests: dict[tuple[str, int, int], str] = field(default_factory=dict, compare=False, repr=False)
 
     def look(self, plan: Plan, scope: Scope, *, now: datetime) -> Evidence:
         """Return what the logs say up to `now`.
@@ -48,9 +51,26 @@ class ParquetLogs:
         try:
             with duck_engine() as engine:
                 open_logs(engine, scope, decisions, labels)
-                return Looker(engine, plan, scope, now, is_small=_is_small(decisions)).look()
+                evidence = Looker(engine, plan, scope, now, is_small=_is_small(decisions)).look()
         except duckdb.Error as error:
             raise UnavailableError(f"{self.root}: the logs could not be read: {error}") from error
+        return replace(evidence, sources=self.sources(decisions, labels))
+
+    def sources(self, decisions: Sequence[Path], labels: Sequence[Path]) -> dict[str, str]:
+        """Return the digest of the contents of these files, by log and date."""
+        dates: defaultdict[str, list[str]] = defaultdict(list)
+        for kind, files in (("decisions", decisions), ("labels", labels)):
+            for file in files:
+                dates[f"{kind}/{file.parent.name.removeprefix('date=')}"].append(self._digest(file))
+        return {date: digest_of(sorted(digests)) for date, digests in sorted(dates.items())}
+
+    def _digest(self, file: Path) -> str:
+        """Return the digest of a file, read once: a file that is complete never changes under its name."""
+        status = file.stat()
+        key = str(file), status.st_size, status.st_mtime_ns
+        if key not in self._digests:
+            self._digests[key] = digest_file(file)
+        return self._digests[key]
 
 
 def _is_small(files: Sequence[Path]) -> bool:

@@ -64,16 +64,21 @@ class Intake:
     decision_point: str
     decisions: RowFormat
     clock: Clock | None
+    max_rows: int | None
     _lock: Lock = field(default_factory=Lock, init=False)
     _waiting: list[tuple[RowFormat, Row]] = field(default_factory=list, init=False)
     _sealed: deque[Batch] = field(default_factory=deque, init=False)
 
-    def add(self, row: Row, of: RowFormat) -> int:
-        """Keep a copy of `row` and return how many rows wait; refuses a column that the log does not have."""
+    def __post_init__(self) -> None:
+        if self.max_rows is not None and self.max_rows < 1:
+            raise ValueError(f"max_rows {self.max_rows}: expected 1 or more, or None")
+
+    def add(self, row: Row, of: RowFormat) -> bool:
+        """Keep a copy of `row` and return whether as many wait as may; refuses a column that the log does not have."""
         require_known(row, of)
         with self._lock:
             self._waiting.append((of, dict(row)))
-            return len(self._waiting)
+            return self.max_rows is not None and len(self._waiting) >= self.max_rows
 
     def batches(self) -> Iterator[Batch]:
         """Seal what waits, and give every batch that is not written yet; one is dropped when the next is asked for.
@@ -81,16 +86,17 @@ class Intake:
         A batch that could not be written stays as it is. Joined with later rows it would get another name, and what
         was written of it would be there twice.
         """
+        # A clock that does not answer must not cost a row.
+        now = None if self.clock is None else self.clock.now()
         with self._lock:
             waiting, self._waiting = self._waiting, []
         if waiting:
-            self._sealed.append(self._seal(waiting))
+            self._sealed.append(self._seal(waiting, now))
         while self._sealed:
             yield self._sealed[0]
             self._sealed.popleft()
 
-    def _seal(self, waiting: Sequence[tuple[RowFormat, Row]]) -> Batch:
-        now = None if self.clock is None else self.clock.now()
+    def _seal(self, waiting: Sequence[tuple[RowFormat, Row]], now: datetime | None) -> Batch:
         fit: dict[LogKind, list[Row]] = {self.decisions.kind: [], LABEL_ROWS.kind: []}
         bad, newest = [], now
         for of, row in waiting:

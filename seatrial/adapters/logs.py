@@ -48,23 +48,18 @@ class LogWriter:
     _writing: Lock = field(default_factory=Lock, init=False)
 
     def __post_init__(self) -> None:
-        if self.max_rows is not None and self.max_rows < 1:
-            raise ValueError(f"max_rows {self.max_rows}: expected 1 or more, or None")
-        self._intake = Intake(self.decision_point, decision_rows(self.attributes), self.clock)
+        self._intake = Intake(self.decision_point, decision_rows(self.attributes), self.clock, self.max_rows)
         for kind in LogKind:
             clear_abandoned(folder_of(self.root, kind, self.decision_point))
 
     def decision(self, row: Row) -> None:
         """Add one row of the decision log; raises InvalidDocumentError for a column that it does not have."""
-        self._add(row, self._intake.decisions)
+        if self._intake.add(row, self._intake.decisions):
+            self.flush()
 
     def label(self, row: Row) -> None:
         """Add one row of the label log; raises InvalidDocumentError for a column that it does not have."""
-        self._add(row, LABEL_ROWS)
-
-    def _add(self, row: Row, of: RowFormat) -> None:
-        waiting = self._intake.add(row, of)
-        if self.max_rows is not None and waiting >= self.max_rows:
+        if self._intake.add(row, LABEL_ROWS):
             self.flush()
 
     def flush(self) -> Flushed:

@@ -102,5 +102,5 @@ class Draw:
         keep = np.stack(keep_probabilities(share, propensity[rows[first]]))
         is_kept = self._chance[seen] < keep[logged[first], np.arange(first.size)]
         self._fate[seen] = np.where(is_kept, logged[first], LEFT_OUT)
-        fate = self._fate[units]
-        return np.where(fate == logged, fate, LEFT_OUT)
+        drawn: Integers = self._fate[units]
+        return drawn

@@ -50,7 +50,9 @@ def backtest_plot(backtest: Backtest) -> bytes:
     for at, play in reversed(list(enumerate(backtest.plays))):
         _draw(shares, harm, play, start, is_first=at == 0)
     highest = max((glance.share for play in backtest.plays for glance in play.glances), default=0.0)
-    shares.set_ylim(0.0, min(112.0, max(10.0, 140.0 * highest)))
+    shares.set_ylim(0.0, max(10.0, 125.0 * highest))
+    shares.yaxis.set_major_locator(MaxNLocator(5, integer=True))
+    shares.set_yticks([tick for tick in shares.get_yticks() if tick <= 100.0 * max(0.1, highest)])
     shares.set_xlim(left=0.0)
     shares.set_ylabel("challenger's share\nof requests (%)", color=_GREY, fontsize=9)
     harm.set_ylim(_LOW, _HIGH)
@@ -101,7 +103,7 @@ def _explain(axes: Axes, backtest: Backtest) -> None:
         for end in End
         if (count := len(backtest.of(end)))
     ]
-    axes.legend(handles=handles, frameon=False, fontsize=8, labelcolor=_INK, loc="upper right", ncols=len(handles))
+    axes.legend(handles=handles, frameon=False, fontsize=8, labelcolor=_INK, loc="upper left", ncols=len(handles))
 
 
 def _said(backtest: Backtest) -> str:

@@ -370,7 +370,7 @@ def _paired(
     pairs = [
         (row, other)
         for row, other in pairs
-        if keys[0][row] == keys[1][other] and (True or abs(int(at[0][row] - at[1][other])) <= _SAME_TIME_US)
+        if keys[0][row] == keys[1][other] and (by_id or abs(int(at[0][row] - at[1][other])) <= _SAME_TIME_US)
     ]
     shared = {keys[0][row] for row, _ in pairs}
     everyone = {*keys[0], *keys[1]}

@@ -88,6 +88,8 @@ def backtest(
 ) -> None:
     """Replay a plan over logs of two releases: when it would have advanced, stopped or promoted."""
     _require_logs(log, champion_log, challenger_log)
+    if plot is not None and not plot.parent.is_dir():
+        raise typer.BadParameter(f"--plot {plot}: found no such folder; name a file in a folder that may be written")
     begins, ends = _time("--start", start), _time("--end", end)
     rhythm = _duration(every)
     checked = load_plan(plan)

@@ -12,7 +12,7 @@ from seatrial.gates.assignment import assignment, losses
 from seatrial.gates.contract import contract
 from seatrial.gates.delays import delays
 from seatrial.gates.finding import Finding, Question
-from seatrial.gates.freshness import freshness
+from seatrial.gates.freshness import freshness, soundness
 from seatrial.gates.guardrails import exposure, harm, harm_and_warnings, promotion
 from seatrial.gates.pairs import advice, paired_losses
 from seatrial.gates.scores import scores, shadow_scores
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from seatrial.plan import Plan
-    from seatrial.ports import Ports
+    from seatrial.ports import Ports, Releases
     from seatrial.rollout import Rollout
 
 
@@ -44,18 +44,65 @@ class Judged:
     findings: tuple[Finding, ...]
 
 
+#: Roles in which a release is probed; a finding of a probe ends with one of them.
+_CHALLENGER, _TARGET = "challenger", "rollback target"
+#: How the reason begins when there is no evidence because nobody could read the logs.
+_UNREAD = "the logs could not be read"
+#: States in which the logs are asked; a champion's are while its label window is open.
+_MEASURED = frozenset({State.SHADOW, State.CANARY, State.LABELS, State.AWAITING_APPROVAL, State.PROMOTING})
+
+
 def judge(ports: Ports, rollout: Rollout, plan: Plan, *, now: datetime) -> Judged:
     """Return what the gates of the present stage find; a question that could not be asked is verdict ERROR."""
+    evidence = Evidence()
+    if is_measured(rollout):
+        try:
+            evidence = ports.evidence.look(plan, scope_of(rollout), now=now)
+        except SeatrialError as error:
+            reason = f"{_UNREAD}: {error}"
+            return Judged(evidence, (Finding(Question.FRESHNESS, "decision log", Verdict.ERROR, reason),))
+    found = judged_from(evidence, rollout, plan, ports.store, now=now)
+    return Judged(evidence, (*found, *_probed(ports, rollout, plan, now=now)))
+
+
+def is_measured(rollout: Rollout) -> bool:
+    """Return whether the logs are asked about `rollout` in its present state."""
+    return rollout.state in _MEASURED or (rollout.state is State.CHAMPION and rollout.deadline is not None)
+
+
+def scope_of(rollout: Rollout) -> Scope:
+    """Return which decisions a look at `rollout` covers."""
+    return Scope(rollout.decision_point, rollout.id, rollout.champion, rollout.challenger, rollout.created_at)
+
+
+def is_from_outside(finding: Finding) -> bool:
+    """Return whether `finding` says what a probe or the logs answered at that moment, which no evidence holds."""
+    is_probed = finding.question is Question.CONTRACT and finding.subject.endswith((f"· {_CHALLENGER}", f"· {_TARGET}"))
+    return is_probed or is_unread(finding)
+
+
+def is_unread(finding: Finding) -> bool:
+    """Return whether `finding` says that the logs could not be read."""
+    return finding.question is Question.FRESHNESS and finding.reason.startswith(_UNREAD)
+
+
+def judged_from(
+    evidence: Evidence, rollout: Rollout, plan: Plan, releases: Releases, *, now: datetime
+) -> tuple[Finding, ...]:
+    """Return what the gates of the present stage find in `evidence` at `now`: all findings but those from outside.
+
+    The same evidence, rollout, plan and releases give the same findings for ever, which is what a replay relies on.
+    """
     match rollout.state:
         case State.GATES:
-            return Judged(Evidence(), _contract(ports, rollout, plan, now=now))
-        case State.SHADOW | State.CANARY | State.LABELS | State.AWAITING_APPROVAL | State.PROMOTING:
-            return _judge_logs(ports, rollout, plan, now=now)
-        case State.CHAMPION if rollout.deadline is not None:
-            return _judge_logs(ports, rollout, plan, now=now)
+            stage = plan.stages[rollout.stage]
+            bounds = stage.bounds if isinstance(stage, Gates) else ()
+            challenger, champion = releases.release(rollout.challenger), releases.release(rollout.champion)
+            return tuple(contract(challenger.release, champion.release, bounds=bounds))
+        case State.SHADOW | State.CANARY | State.LABELS | State.AWAITING_APPROVAL | State.PROMOTING | State.CHAMPION:
+            return _found(evidence, rollout, plan, releases, now=now) if is_measured(rollout) else ()
         case (
-            State.CHAMPION
-            | State.AWAITING_DECISION
+            State.AWAITING_DECISION
             | State.SUPERSEDED
             | State.RETIRED
             | State.REJECTED
@@ -63,21 +110,16 @@ def judge(ports: Ports, rollout: Rollout, plan: Plan, *, now: datetime) -> Judge
             | State.ROLLED_BACK
             | State.ROLLBACK_INCOMPLETE
         ):
-            return Judged(Evidence(), ())
+            return ()
         case unreachable:
             assert_never(unreachable)
 
 
-def _contract(ports: Ports, rollout: Rollout, plan: Plan, *, now: datetime) -> tuple[Finding, ...]:
-    stage = plan.stages[rollout.stage]
-    bounds = stage.bounds if isinstance(stage, Gates) else ()
-    challenger = ports.store.release(rollout.challenger)
-    champion = ports.store.release(rollout.champion)
-    return (
-        *contract(challenger.release, champion.release, bounds=bounds),
-        *_probe(ports, rollout.challenger, "challenger"),
-        *_probe_target(ports, rollout, now=now),
-    )
+def _probed(ports: Ports, rollout: Rollout, plan: Plan, *, now: datetime) -> list[Finding]:
+    """Return what is known of loading the releases, in the stages that ask it."""
+    if rollout.state is State.GATES:
+        return [*_probe(ports, rollout.challenger, _CHALLENGER), *_probe_target(ports, rollout, now=now)]
+    return _recent_target(ports, rollout, plan, now=now) if rollout.state is State.SHADOW else []
 
 
 def _probe(ports: Ports, release_id: str, role: str) -> list[Finding]:
@@ -93,7 +135,7 @@ def _probe(ports: Ports, release_id: str, role: str) -> list[Finding]:
 
 def _probe_target(ports: Ports, rollout: Rollout, *, now: datetime) -> list[Finding]:
     """Probe the rollback target and record what was found, so that its age is known when the canary is to begin."""
-    found = _probe(ports, rollout.champion, "rollback target")
+    found = _probe(ports, rollout.champion, _TARGET)
     record = Record(
         now,
         TARGET_PROBED,
@@ -118,30 +160,21 @@ def _recent_target(ports: Ports, rollout: Rollout, plan: Plan, *, now: datetime)
         )
         if passed and now - record.at <= max_age:
             reason = f"rollback target loaded {format_duration(now - record.at)} ago"
-            return [Finding(Question.CONTRACT, "load · rollback target", Verdict.PASS, reason)]
+            return [Finding(Question.CONTRACT, f"load · {_TARGET}", Verdict.PASS, reason)]
     return _probe_target(ports, rollout, now=now)
 
 
-def _judge_logs(ports: Ports, rollout: Rollout, plan: Plan, *, now: datetime) -> Judged:
-    scope = Scope(rollout.decision_point, rollout.id, rollout.champion, rollout.challenger, rollout.created_at)
-    try:
-        evidence = ports.evidence.look(plan, scope, now=now)
-    except SeatrialError as error:
-        return Judged(
-            Evidence(),
-            (Finding(Question.FRESHNESS, "decision log", Verdict.ERROR, f"the logs could not be read: {error}"),),
-        )
+def _found(
+    evidence: Evidence, rollout: Rollout, plan: Plan, releases: Releases, *, now: datetime
+) -> tuple[Finding, ...]:
     fresh = freshness(evidence, max_age=plan.evidence.max_age, now=now)
-    found = (fresh, *_about(rollout, plan, evidence))
+    sound = soundness(evidence, max_set_aside=plan.evidence.max_set_aside)
+    found = (fresh, sound, *_about(rollout, plan, evidence))
     if rollout.state is State.SHADOW:
-        policy = ports.store.release(rollout.challenger).release.policy
+        policy = releases.release(rollout.challenger).release.policy
         cut_offs = [cut_off.at_least for rules in policy.cut_offs.values() for cut_off in rules]
-        found = (
-            *found,
-            *advice(evidence, plan, cut_off=min(cut_offs, default=None)),
-            *_recent_target(ports, rollout, plan, now=now),
-        )
-    return Judged(evidence, found)
+        found = (*found, *advice(evidence, plan, cut_off=min(cut_offs, default=None)))
+    return found
 
 
 def _about(rollout: Rollout, plan: Plan, evidence: Evidence) -> tuple[Finding, ...]:
@@ -173,8 +206,7 @@ def _assigned(evidence: Evidence, plan: Plan) -> tuple[Finding, ...]:
 
 def judge_labels(ports: Ports, rollout: Rollout, plan: Plan, *, now: datetime) -> Judged:
     """Return what matured labels say about harm and about promotion, whatever the stage."""
-    scope = Scope(rollout.decision_point, rollout.id, rollout.champion, rollout.challenger, rollout.created_at)
-    evidence = ports.evidence.look(plan, scope, now=now)
+    evidence = ports.evidence.look(plan, scope_of(rollout), now=now)
     return Judged(
         evidence,
         (

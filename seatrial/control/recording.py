@@ -52,6 +52,7 @@ def decided(
         "evidence_digest": after.evidence_digest,
         "deadline": None if after.deadline is None else format_time(after.deadline),
         "findings": [] if judged is None else [f.document() for f in judged.findings],
+        "read": {} if judged is None else dict(sorted(judged.evidence.sources.items())),
     }
     if answer is not None:
         body["answer"] = {

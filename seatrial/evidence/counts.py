@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 from operator import add
-from typing import TYPE_CHECKING, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -157,6 +157,11 @@ class Frozen:
     quantiles: Mapping[str, float]
     #: by bin, how many of the champion's units had such a score
     scores: Mapping[int, int]
+
+    @classmethod
+    def of(cls, document: Mapping[str, Any]) -> Frozen:
+        """Return what `document` wrote as plain data."""
+        return cls({name: float(value) for name, value in document["quantiles"]}, dict(document["scores"]))
 
     def document(self) -> dict[str, object]:
         """Return it as plain data; numbers as text, so that one value has one digest."""

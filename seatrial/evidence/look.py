@@ -42,6 +42,8 @@ class Evidence:
     labels: Mapping[LabelCell, LabelTally] = field(default_factory=dict)
     rows: int = 0  #: decisions of the rollout that were read, shadow and repeated ones among them
     set_aside: Mapping[str, int] = field(default_factory=dict)  #: bad rows that nothing counts, by reason
+    #: digest of the files or batches that were read, by log and date; no part of the evidence, which is what they say
+    sources: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "cells", Table.of(self.cells))
@@ -64,6 +66,7 @@ class Evidence:
             labels=_added(self.labels, other.labels),
             rows=self.rows + other.rows,
             set_aside=_counted(self.set_aside, other.set_aside),
+            sources={**self.sources, **other.sources},
         )
 
     def _agreed_epochs(self, other: Evidence) -> Mapping[int, Epoch]:

@@ -72,7 +72,7 @@ def _read(document: Mapping[str, Any]) -> Evidence:
         },
         latencies={(Arm(arm), bucket): count for arm, bucket, count in document["latencies"]},
         crossed=document["crossed"],
-        frozen=None if frozen is None else _frozen(frozen),
+        frozen=None if frozen is None else Frozen.of(frozen),
         labels={LabelCell(label, Arm(arm)): LabelTally(*counts) for label, arm, *counts in document["labels"]},
         rows=document["rows"],
         set_aside=dict(document["set_aside"]),
@@ -94,9 +94,3 @@ def _place(column: str, value: str) -> tuple[str | None, str | None]:
     """Return the slice; all units are written as an empty column."""
     return (column, value) if column else (None, None)
 
-
-def _frozen(document: Mapping[str, Any]) -> Frozen:
-    return Frozen(
-        {name: float(value) for name, value in document["quantiles"]},
-        dict(document["scores"]),
-    )

@@ -1,4 +1,4 @@
-"""Whether there is recent evidence at all."""
+"""Whether there is recent evidence at all, from logs that can be believed."""
 
 from __future__ import annotations
 
@@ -32,3 +32,20 @@ def freshness(evidence: Evidence, *, max_age: timedelta, now: datetime) -> Findi
             numbers,
         )
     return Finding(Question.FRESHNESS, "decision log", Verdict.PASS, "decisions are recent", numbers)
+
+
+def soundness(evidence: Evidence, *, max_set_aside: float) -> Finding:
+    """Return PASS when few enough rows of the rollout's logs are bad; a log of bad rows cannot be judged: ERROR.
+
+    Bad rows are counted nowhere. `max_set_aside` is their greatest share among the decisions of the rollout.
+    """
+    total = sum(evidence.set_aside.values())
+    numbers: dict[str, float | int | str | None] = {"rows": evidence.rows, "set_aside": total, **evidence.set_aside}
+    if not total:
+        return Finding(Question.FRESHNESS, "bad rows", Verdict.PASS, "no row was set aside", numbers)
+    why = ", ".join(f"{count:,} {reason}" for reason, count in sorted(evidence.set_aside.items()))
+    found = f"{total:,} of {evidence.rows:,} rows were set aside ({why})"
+    if total > max_set_aside * evidence.rows:
+        reason = f"{found}, the plan allows {max_set_aside:.2%}; find out who writes them"
+        return Finding(Question.FRESHNESS, "bad rows", Verdict.ERROR, reason, numbers)
+    return Finding(Question.FRESHNESS, "bad rows", Verdict.PASS, f"{found}; the plan allows so many", numbers)

@@ -239,6 +239,17 @@ def test_two_cuts_in_the_middle_come_to_the_same_end(tmp_path, monkeypatch):
         assert traces(root) == []
 
 
+def test_a_note_that_was_cut_off_half_way_is_no_note(tmp_path, monkeypatch):
+    fill(tmp_path)
+    cut_off_at(monkeypatch, 6, lambda: do(tmp_path))
+    (state,) = (tmp_path / ".erasing").iterdir()
+    with state.open("ab") as file:
+        file.write(b'{"file": "labels/deci')
+    cut_off_at(monkeypatch, 3, lambda: do(tmp_path))
+    do(tmp_path)
+    assert traces(tmp_path) == []
+
+
 def test_a_ledger_that_is_down_leaves_the_erasure_open_and_again_records_it(tmp_path):
     fill(tmp_path)
 
@@ -290,7 +301,6 @@ def test_a_file_that_the_erasure_wrote_and_that_is_gone_is_not_passed_over(tmp_p
 def test_leftovers_that_nobody_reads_are_taken_along(tmp_path):
     fill(tmp_path)
     folder = partitions(tmp_path)[0].folder
-    (folder / ".part-x.parquet.1-0.partial").write_bytes(KEY.encode())
     out = folder.with_name(".expired-date=2012-01-01")
     out.mkdir()
     (out / "part-a.parquet").write_bytes(KEY.encode())
@@ -298,6 +308,7 @@ def test_leftovers_that_nobody_reads_are_taken_along(tmp_path):
     compact(partitions(tmp_path)[0])
     for name, content in old.items():
         (folder / name).write_bytes(content)
+    (folder / ".part-x.parquet.1-0.partial").write_bytes(KEY.encode())
     do(tmp_path)
     assert traces(tmp_path) == []
     assert clear_expired(tmp_path) == 0

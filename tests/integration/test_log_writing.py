@@ -16,6 +16,7 @@ from builders import DAY, HOUR, POINT, T0
 from log_builders import ClockAt, a_label, a_row, files, rows_of, write
 
 from seatrial.adapters import log_files, logs
+from seatrial.adapters.clock import ReplayClock
 from seatrial.adapters.log_files import present_files, whole, write_whole
 from seatrial.adapters.log_intake import Flushed
 from seatrial.adapters.log_schema import LABEL_ROWS, decision_rows, faults
@@ -186,6 +187,16 @@ def test_a_batch_that_could_not_be_written_is_written_by_the_next_flush_and_noth
     assert writer.flush() == Flushed(3, 0)
     assert [row["decision_id"] for row in rows_of(tmp_path)] == ["d0", "d1", "d30"]
     assert writer.flush() == Flushed()
+
+
+def test_a_clock_that_does_not_answer_costs_no_row(tmp_path):
+    clock = ReplayClock(tmp_path / "event-time")
+    writer = LogWriter(tmp_path, POINT, ("origin",), clock)
+    writer.decision(a_row(0))
+    with pytest.raises(UnavailableError):
+        writer.flush()
+    clock.advance(T0)
+    assert writer.flush() == Flushed(1, 0)
 
 
 def test_rows_beyond_the_declared_number_are_written_unasked(tmp_path):

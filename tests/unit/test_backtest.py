@@ -250,3 +250,9 @@ def test_one_experiment_has_one_log_and_two_releases_have_two(words, tmp_path, c
 def test_a_time_that_is_none_is_refused_with_its_option(option, value, tmp_path, capsys):
     assert main(["backtest", str(tmp_path / "plan.yaml"), "--log", "a", option, value]) == 2
     assert option in capsys.readouterr().err
+
+
+def test_a_plot_that_cannot_be_written_is_refused_before_anything_is_replayed(tmp_path, capsys):
+    words = ["--log", "a", "--plot", str(tmp_path / "nowhere" / "plot.png")]
+    assert main(["backtest", str(tmp_path / "plan.yaml"), *words]) == 2
+    assert "--plot" in capsys.readouterr().err

@@ -133,6 +133,19 @@ def test_labels_and_slices_without_units_have_no_finding_that_could_pass():
     assert losses(Evidence(), STANDARD, alpha=0.0025) == []
 
 
+@pytest.mark.parametrize(("lost", "verdict"), [(0.05, Verdict.INCONCLUSIVE), (0.2, Verdict.FAIL)])
+def test_a_slice_that_is_not_as_assigned_or_in_doubt_is_named_beside_those_that_pass(lost, verdict):
+    evidence = sliced_evidence(THREE, {})
+    cells = {
+        cell: replace(tally, units=round((1.0 - lost) * tally.units))
+        if (cell.slice_value, cell.arm) == ("JFK", Arm.CHALLENGER)
+        else tally
+        for cell, tally in evidence.cells.items()
+    }
+    found = verdicts(losses(replace(evidence, cells=cells), THREE, alpha=0.0025))
+    assert found == {"units · wrong-decision · origin=JFK": verdict, "labels and slices": Verdict.PASS}
+
+
 def test_the_shares_of_several_epochs_are_not_pooled():
     # Simpson: 3 % of both days together, although each day kept its share.
     both = evidence_at(T0, share=0.01, units=40_000) + replace(
@@ -196,6 +209,17 @@ def test_a_slice_that_is_likely_worse_is_told_by_itself(ratio, is_told):
     found = verdicts(harm(sliced_evidence(THREE, {"JFK": ratio}), THREE))
     assert ("wrong-decision · origin=JFK" in found) is is_told
     assert set(found.values()) == {Verdict.INCONCLUSIVE}
+
+
+def test_a_slice_that_is_named_as_a_culprit_is_told_by_itself_however_little_evidence_it_has():
+    plan = a_plan(slices={"origin": [f"S{at}" for at in range(8)]})
+    ratios = {f"S{at}": 9.0 for at in range(6)} | {"S6": 1.25, "S7": 1.25}
+    found = {f.subject: f for f in harm(sliced_evidence(plan, ratios), plan)}
+    named = found["wrong-decision · origin=S7"]
+    assert "origin=S7" in found["wrong-decision · origin=S0"].numbers["slices"].split(", ")
+    assert named.verdict is Verdict.INCONCLUSIVE
+    assert named.numbers["log_e"] < math.log(1.0 / plan.budgets.hold)
+    assert "wrong-decision · quiet slices" not in found
 
 
 def test_one_quiet_slice_keeps_its_own_name():

@@ -105,7 +105,9 @@ class _Assembly:
         self._now = now
         self._at = {key: at for at, key in enumerate(declaration.keys)}
         # The share alone is no whole number, and only the epochs ask for it.
-        self._keys = np.array(list(counted.groups), dtype=np.float64).reshape(-1, len(declaration.keys)).astype(np.int64)
+        self._keys = (
+            np.array(list(counted.groups), dtype=np.float64).reshape(-1, len(declaration.keys)).astype(np.int64)
+        )
         self._units = np.array([numbers[0] for numbers in counted.groups.values()], dtype=np.int64)
         self._sums = [numbers[1:] for numbers in counted.groups.values()]
         self._slices = [self._column(f"slice_{at}") for at, _ in enumerate(declaration.columns)]

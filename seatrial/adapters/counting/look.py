@@ -107,9 +107,7 @@ class Looker:
             self.engine.keep(f"window_{index}", asked.window(index))
         self.engine.keep("pairs", asked.pairs())
         groups = self.groups(asked, "firsts")
-        return Counted(
-            groups, self.pair_groups(asked, "pairs"), self.newest(), self.crossed(), *self.checked()
-        )
+        return Counted(groups, self.pair_groups(asked, "pairs"), self.newest(), self.crossed(), *self.checked())
 
     def keep_firsts(self, asked: Statements, relation: str = "rows_of", units: str = "units") -> None:
         """Keep the first decision of each unit as `firsts`."""
@@ -126,10 +124,7 @@ class Looker:
             self.engine.keep("labels_of_units", asked.labels(base, labels))
         self.tell("counting")
         size = len(asked.declaration.keys)
-        return {
-            row[:size]: tuple(int(number) for number in row[size:])
-            for row in self.engine.rows(asked.counts(base))
-        }
+        return {row[:size]: tuple(int(number) for number in row[size:]) for row in self.engine.rows(asked.counts(base))}
 
     def pair_groups(self, asked: Statements, base: str, labels: str = "labels") -> dict[tuple[int, ...], int]:
         """Return the counts of the pairs in `base`."""
@@ -156,4 +151,3 @@ class Looker:
         ((read, *aside),) = self.engine.rows(statements.set_aside(self.scope, self.now, relation))
         found = dict(zip(DECISION_REASONS, map(int, aside), strict=True))
         return int(read), {reason: count for reason, count in found.items() if count}
-
