@@ -1,7 +1,7 @@
 # Every step from a fresh checkout; needs a POSIX shell and Python 3.11 to 3.14, and fetches the rest.
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo up test lint browser prometheus screenshots lock clean bench-decisions bench-decisions-full bench-looks
+.PHONY: help env demo up test lint browser prometheus screenshots lock clean bench-decisions bench-decisions-full bench-looks bench-evidence
 
 BIN := .venv/bin
 TESTS := seatrial deployments tests
@@ -52,6 +52,9 @@ bench-decisions-full: env ## the same with every stream and more rollouts of eac
 
 bench-looks: env ## measure what one look costs, and the looks at ten thousand rollouts: about two minutes
 	$(call timed,benchmark,$(BIN)/python -m benchmarks.looks)
+
+bench-evidence: env ## measure what counting logs costs: about four minutes; SIZES="50M" takes half an hour
+	$(call timed,benchmark,$(BIN)/python -m benchmarks.evidence $(if $(SIZES),--sizes $(SIZES)))
 
 lock: ## resolve pyproject.toml into requirements.lock, keeping what still fits
 	@deployments/environment.sh lock

@@ -103,7 +103,7 @@ class Settings(Checked):
     logs: Text = Field(description="directory of the decision and label logs")
     warehouse: Text | None = Field(
         None,
-        description="URL of the PostgreSQL database whose tables decision_log and label_log are counted instead of files",
+        description="URL of the PostgreSQL database whose decision_log and label_log are counted instead of files",
     )
     replay_clock: Text | None = Field(
         None, description="file with the event time of a replay; leave it out to use the system's clock"

@@ -314,8 +314,8 @@ class ReplayedLogs:
         arrives = self._scene.arrives[rows]
         found: dict[LabelCell, LabelTally] = {}
         for label in {guardrail.label for guardrail in plan.guardrails if guardrail.label is not None}:
-            longest = max(each.maturity for each in plan.guardrails if each.label == label and each.maturity is not None)
-            is_late = arrives > self._scene.scheduled[rows] + round(longest.total_seconds() * 1e6)
+            windows = [each.maturity for each in plan.guardrails if each.label == label and each.maturity is not None]
+            is_late = arrives > self._scene.scheduled[rows] + round(max(windows).total_seconds() * 1e6)
             for arm in (0, 1):
                 has_label = (arrives <= now) & (self._arm[rows] == arm)
                 if has_label.any():

@@ -12,7 +12,6 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import duckdb
-import sqlalchemy as sa
 import sqlglot
 
 from seatrial.errors import UnavailableError
@@ -20,6 +19,7 @@ from seatrial.errors import UnavailableError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    import sqlalchemy as sa
     from pyspark.sql import SparkSession
 
 #: Beyond this a look of DuckDB goes on on disk.
@@ -57,7 +57,7 @@ def duck_engine() -> Iterator[DuckDB]:
     """Yield an engine whose rows are gone afterwards, from memory and from disk."""
     with TemporaryDirectory(prefix="seatrial-look-") as folder:
         # Rows that were kept may come back in any order: every statement says what it depends on.
-        settings = {
+        settings: dict[str, str | bool | int | float | list[str]] = {
             "threads": THREADS,
             "memory_limit": MEMORY,
             "temp_directory": folder,

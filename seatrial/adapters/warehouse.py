@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
 from seatrial.adapters.counting import REFERENCE, SETTLED, Looker
@@ -17,6 +16,7 @@ from seatrial.units import format_time
 if TYPE_CHECKING:
     from datetime import datetime
 
+    import sqlalchemy as sa
     from pyspark.sql import SparkSession
 
     from seatrial.evidence import Evidence

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from seatrial.cli import backtest, handing_over, logs, metrics, planning, reading, taking_out
+from seatrial.cli import backtest, handing_over, logs, metrics, planning, proving, reading, taking_out
 from seatrial.cli.exits import MEANINGS, ExitCode, classify
 from seatrial.cli.terminal import complain, show_json
 from seatrial.errors import InvalidDocumentError, SeatrialError
@@ -36,12 +36,14 @@ COMMANDS = (
     (reading.explain, "seatrial explain 3f9a"),
     (handing_over.answer, "seatrial answer 3f9a approve --as dana --reason 'slices read, losses down'"),
     (reading.history, "seatrial history 3f9a --json"),
+    (proving.replay, "seatrial replay 3f9a"),
     (metrics.metrics, "seatrial metrics fraud"),
     (taking_out.kill, "seatrial kill 'fraud 7' --reason 'refuses every card of one bank' --as oncall"),
     (taking_out.rollback, "seatrial rollback fraud --reason 'losses doubled since noon' --as oncall"),
 )
 for _command, _example in COMMANDS:
     app.command(epilog=f"Example: {_example}")(_command)
+app.add_typer(proving.app, name="evidence")
 app.add_typer(logs.app, name="logs")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -10,17 +10,10 @@ from seatrial.cli import views
 from seatrial.cli.lookup import find_rollouts, titles
 from seatrial.cli.options import JsonOption, RolloutArgument, SettingsOption, opened
 from seatrial.cli.terminal import say, show_json, show_table
-from seatrial.errors import TamperedError
-from seatrial.ledger import verify
+from seatrial.control.replaying import read_chain
 from seatrial.report import explain as explanation
 from seatrial.units import format_time
 from seatrial.wiring import DEFAULT_SETTINGS
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from seatrial.ledger import Entry
-    from seatrial.wiring import Plant
 
 
 def status(
@@ -73,7 +66,7 @@ def history(
 ) -> None:
     """Show the ledger after its whole chain is verified: everything decided and done, by whom and why."""
     with opened(settings) as plant:
-        entries = _verified(plant)
+        entries = read_chain(plant.store)
         wanted = None if rollout is None else plant.store.rollout(rollout).id
     shown = [entry for entry in entries if wanted in (None, entry.record.rollout_id)]
     head = entries[-1].hash if entries else None
@@ -85,18 +78,6 @@ def history(
         show_table(views.HISTORY_HEADER, [views.history_cells(entry) for entry in shown])
         say("")
     say(f"chain verified: {len(entries)} entries, every link fits; head {head or 'none'}")
-
-
-def _verified(plant: Plant) -> Sequence[Entry]:
-    try:
-        entries = plant.store.entries()
-        verify(entries)
-    except ValueError as error:
-        raise TamperedError(
-            f"ledger: found an entry that cannot be read ({error}); expected what was recorded; stop promoting and"
-            " call the person who owns the ledger"
-        ) from error
-    return entries
 
 
 def explain(

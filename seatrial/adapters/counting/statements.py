@@ -177,7 +177,7 @@ class Statements:
 
         A unit with two decisions at its first moment stands there twice, which `distinct_firsts` mends.
         """
-        return f"SELECT {self._first_columns('rows_of')} {self._first_rows(relation, units)}"  # noqa: S608
+        return f"SELECT {self._first_columns('rows_of')} {self._first_rows(relation, units)}"
 
     def distinct_firsts(self, relation: str = "rows_of", units: str = "units") -> str:
         """Return the same, with one row for each unit whatever its first moment holds."""
@@ -437,7 +437,7 @@ class Statements:
         ]
 
     def _waits(self, at: int) -> list[str]:
-        """Return who waits, since which step of the window and for how many; the age follows from the time of a look."""
+        """Return who waits, since which step of the window and how long; the age follows from the time of a look."""
         group = self.declaration.awaited[at]
         codes = []
         for place, index in enumerate(group.guardrails):
