@@ -44,11 +44,13 @@ def _counted(connection: duckdb.DuckDBPyConnection, root: Path, now: int) -> dic
         f"rollout_id = '{ROLLOUT}' AND epoch_us(ts) <= {now} AND release_id IN ('{CHAMPION}', '{CHALLENGER}')"
         " AND arm IN ('champion', 'challenger') AND share > 0 AND share < 1"
     )
-    rows, _ = connection.execute(f"""
+    rows, bad = connection.execute(f"""
         SELECT count(*), count(*) FILTER (NOT (release_id IN ('{CHAMPION}', '{CHALLENGER}')
             AND arm IN ('champion', 'challenger', 'shadow') AND share BETWEEN 0 AND 1))
         FROM {decisions} WHERE rollout_id = '{ROLLOUT}' AND epoch_us(ts) <= {now}
     """).fetchone() or (0, 0)
+    if not bad:
+        sound = f"rollout_id = '{ROLLOUT}' AND epoch_us(ts) <= {now} AND arm <> 'shadow' AND share > 0 AND share < 1"
     connection.execute(f"""
         CREATE TEMP TABLE units AS SELECT unit_key, min(epoch_us(ts)) AS us,
             min(CASE WHEN arm = 'challenger' THEN snapshot_no END) AS low,
@@ -94,7 +96,7 @@ def _counted(connection: duckdb.DuckDBPyConnection, root: Path, now: int) -> dic
                     + CASE WHEN value = 1 THEN {_BAD} ELSE 0 END + CASE WHEN within = 1 THEN {_WITHIN} ELSE 0 END
                     + CASE WHEN value = 0 THEN {_PASSED} ELSE 0 END
                     + CASE WHEN within = 0 THEN {2 * _PASSED} ELSE 0 END AS code,
-                us * 50 // {_WINDOW} AS decided,
+                greatest(us * 50 // {_WINDOW}, {now * 50 // _WINDOW - 51}) AS decided,
                 CASE WHEN first IS NULL THEN -2 ELSE least((first - us) * 50 // {_WINDOW}, 50) END AS delay,
                 CASE WHEN value = 1 THEN 1 ELSE 0 END + CASE WHEN value = 1 AND early & 64 > 0 THEN 2 ELSE 0 END
                     + CASE WHEN value = 0 AND early & 8 > 0 THEN 4 ELSE 0 END AS waiting,

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import duckdb
 
-from seatrial.adapters.counting import Counted, Looker, evidence_of, statements
+from seatrial.adapters.counting import Counted, Looker, aged, evidence_of, statements
 from seatrial.adapters.counting.statements import quoted, whole
 from seatrial.adapters.duckdb import decisions_of, labels_of, log_files, open_logs
 from seatrial.adapters.engines import DuckDB, duck_engine
@@ -196,7 +196,8 @@ class _Look:
             0,
             *self._looker.checked(),
         )
-        counted = state.counted.plus(taken, -1).plus(added)
+        declaration = self._looker.declaration(state.frozen)
+        counted = aged(declaration, state.counted.plus(taken, -1), now=self._now).plus(added)
         more = {"units": "fresh_units", "firsts": "firsts"}
         grown = {
             kind: [*names, self._kept(kind, more[kind])] if kind in more else names

@@ -222,19 +222,21 @@ def _round(erasure: _Erasure, progress: Progress) -> int:
         # Files that are not read any more hold the key as well.
         clear_abandoned(partition.folder)
         remove_replaced(partition.folder)
-    ids = _ids(everywhere, erasure.request.unit)
+    # Two decision points may use the same ids.
+    points = {partition.decision_point for partition in everywhere}
+    ids = {point: _ids([p for p in everywhere if p.decision_point == point], erasure.request.unit) for point in points}
     at = {path: partition for partition in everywhere for path in present_files(partition.folder)}
     return sum(
-        _rewrite(erasure, path, kind, ids)
+        _rewrite(erasure, path, kind, ids[at[path].decision_point])
         for kind in _ORDER
         for path in progress([path for path, partition in at.items() if partition.kind is kind])
     )
 
 
-def _ids(everywhere: Iterable[Partition], unit: str) -> frozenset[str]:
-    """Return the ids of the unit's decisions, quarantined ones included."""
+def _ids(of_point: Sequence[Partition], unit: str) -> frozenset[str]:
+    """Return the ids of the unit's decisions at one decision point, quarantined ones included."""
     served, turned_away = set[str](), set[str]()
-    for partition in everywhere:
+    for partition in of_point:
         for path in present_files(partition.folder):
             if partition.kind is LogKind.DECISIONS:
                 table = _named(path)
@@ -242,15 +244,15 @@ def _ids(everywhere: Iterable[Partition], unit: str) -> frozenset[str]:
             elif partition.kind is LogKind.QUARANTINE:
                 rows = (json.loads(text) for text in read_file(path, columns=["row"])["row"].to_pylist())
                 turned_away.update(str(r["decision_id"]) for r in rows if _is_of(r, unit) and r.get("decision_id"))
-    return frozenset(served | _unclaimed(turned_away - served, everywhere))
+    return frozenset(served | _unclaimed(turned_away - served, of_point))
 
 
-def _unclaimed(ids: set[str], everywhere: Iterable[Partition]) -> set[str]:
+def _unclaimed(ids: set[str], of_point: Sequence[Partition]) -> set[str]:
     """Return those of `ids` that no decision has: a row with a wrong id must not take another unit's labels."""
     if not ids:
         return ids
     wanted, claimed = pa.array(sorted(ids), pa.string()), set[str]()
-    for partition in everywhere:
+    for partition in of_point:
         for path in present_files(partition.folder) if partition.kind is LogKind.DECISIONS else ():
             table = _named(path)
             claimed.update(table.filter(pc.is_in(table["decision_id"], value_set=wanted))["decision_id"].to_pylist())

@@ -71,26 +71,31 @@ def _replace(
     mine = decisions.c.unit_key == request.unit
     found = connection.execute(sa.select(decisions.c.decision_point, decisions.c.decision_id).where(mine)).all()
     rows = Counter((row.decision_point, LogKind.DECISIONS) for row in found)
-    ids = sorted({row.decision_id for row in found})
-    rows += _blank_quarantine(connection, tables[LogKind.QUARANTINE], names, frozenset(ids))
-    for some in _chunks(ids):
-        theirs = labels.c.decision_id.in_(some)
-        points = connection.scalars(sa.select(labels.c.decision_point).where(theirs))
-        rows += Counter((point, LogKind.LABELS) for point in points)
-        connection.execute(sa.update(labels).where(theirs).values(decision_id=_renamed(labels, some, names)))
-        connection.execute(
-            sa.update(decisions)
-            .where(mine, decisions.c.decision_id.in_(some))
-            .values(decision_id=_renamed(decisions, some, names))
-        )
+    # Two decision points may use the same ids.
+    ids = {point: frozenset(row.decision_id for row in found if row.decision_point == point) for point, _ in rows}
+    rows += _blank_quarantine(connection, tables[LogKind.QUARANTINE], names, ids)
+    for point, of_point in ids.items():
+        for some in _chunks(sorted(of_point)):
+            of_decisions = (mine, decisions.c.decision_point == point, decisions.c.decision_id.in_(some))
+            of_labels = (labels.c.decision_point == point, labels.c.decision_id.in_(some))
+            rows[point, LogKind.LABELS] += _rename(connection, labels, of_labels, some, names)
+            _rename(connection, decisions, of_decisions, some, names)
     blanks = {"unit_key": names.token, "feature_digest": ERASED}
     blanks |= dict.fromkeys(attributes, ERASED) if request.with_attributes else {}
     connection.execute(sa.update(decisions).where(mine).values(blanks))
     return rows
 
 
-def _renamed(table: sa.Table, ids: Sequence[str], names: Pseudonyms) -> sa.Case[str]:
-    return sa.case({each: names.of_decision(each) for each in ids}, value=table.c.decision_id)
+def _rename(
+    connection: sa.Connection,
+    table: sa.Table,
+    where: tuple[sa.ColumnElement[bool], ...],
+    ids: Sequence[str],
+    names: Pseudonyms,
+) -> int:
+    """Give the rows `where` other ids, and return how many there were."""
+    renamed = sa.case({each: names.of_decision(each) for each in ids}, value=table.c.decision_id)
+    return connection.execute(sa.update(table).where(*where).values(decision_id=renamed)).rowcount
 
 
 def _chunks(ids: Sequence[str]) -> Iterator[list[str]]:
@@ -100,19 +105,19 @@ def _chunks(ids: Sequence[str]) -> Iterator[list[str]]:
 
 
 def _blank_quarantine(
-    connection: sa.Connection, table: sa.Table, names: Pseudonyms, ids: frozenset[str]
+    connection: sa.Connection, table: sa.Table, names: Pseudonyms, ids: Mapping[str, frozenset[str]]
 ) -> Counter[tuple[str, LogKind]]:
     """Blank what came in with the unit; reasons and times stay."""
     rows: Counter[tuple[str, LogKind]] = Counter()
     for point, decision_id, text in connection.execute(
         sa.select(table.c.decision_point, table.c.decision_id, table.c.row)
     ).all():
-        if decision_id not in ids and not is_named(json.loads(text), names.unit):
+        if decision_id not in ids.get(point, ()) and not is_named(json.loads(text), names.unit):
             continue
         rows[point, LogKind.QUARANTINE] += 1
         renamed = None if decision_id is None else names.of_decision(decision_id)
         blank = {"row": json.dumps({"unit_key": names.token}), "detail": ERASED, "decision_id": renamed}
-        connection.execute(sa.update(table).where(table.c.row == text).values(blank))
+        connection.execute(sa.update(table).where(table.c.decision_point == point, table.c.row == text).values(blank))
     return rows
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from seatrial.backtest.playing import End, Play
+from seatrial.backtest.requests import micros
 from seatrial.evidence import Arm
 from seatrial.plan import Shadow
 from seatrial.report.planning import Part
@@ -18,6 +19,7 @@ from seatrial.units import format_duration, format_time, short
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from seatrial.backtest.playing import Replay
     from seatrial.backtest.repeating import Backtest
     from seatrial.report.moves import Move
 
@@ -52,8 +54,9 @@ def remarks(backtest: Backtest) -> list[str]:
         else "units were given to a release at random, and were thinned to the plan's shares"
     )
     champion, challenger = (short(requests.answers[arm].release_id) for arm in (Arm.CHAMPION, Arm.CHALLENGER))
+    count, units = _replayed(replay)
     what = (
-        f"{int(requests.takes_part.sum()):,} requests of {len(requests.units):,} units from {moment(replay.start)} to"
+        f"{count:,} requests of {units:,} units from {moment(replay.start)} to"
         f" {moment(replay.end)}; champion {champion}, challenger {challenger}: {how}."
     )
     said = [
@@ -71,6 +74,13 @@ def remarks(backtest: Backtest) -> list[str]:
         listed = ", ".join(f"{count:,} {reason}" for reason, count in requests.left_out.items())
         said.append(f"Left out: {listed}.")
     return said
+
+
+def _replayed(replay: Replay) -> tuple[int, int]:
+    """Return the requests and units that take part between start and end."""
+    at = replay.requests.at
+    is_replayed = replay.requests.takes_part & (at >= micros(replay.start)) & (at < micros(replay.end))
+    return int(is_replayed.sum()), int(np.unique(replay.requests.unit[is_replayed]).size)
 
 
 def parts(backtest: Backtest) -> list[Part]:
@@ -173,13 +183,14 @@ def document(backtest: Backtest) -> dict[str, Any]:
     """Return the backtest as plain data; times in UTC, shares from 0 to 1, keys in ``_s`` in seconds."""
     replay = backtest.replay
     requests = replay.requests
+    count, units = _replayed(replay)
     return {
         "plan": {"name": replay.plan.name, "version": replay.plan.version, "id": replay.plan.id},
         "champion_id": requests.answers[Arm.CHAMPION].release_id,
         "challenger_id": requests.answers[Arm.CHALLENGER].release_id,
         "is_paired": requests.is_paired,
-        "requests": int(requests.takes_part.sum()),
-        "units": len(requests.units),
+        "requests": count,
+        "units": units,
         "left_out": dict(requests.left_out),
         "start": format_time(replay.start),
         "end": format_time(replay.end),

@@ -672,7 +672,8 @@ def _mixture(log_lr: FloatArray, prior: FloatArray, onsets: _Onsets) -> float | 
     # In place: fresh memory for so many numbers takes longer than their exponentials.
     flat -= peak[..., None]
     terms = np.exp(flat, out=np.zeros_like(flat), where=flat > _NEGLIGIBLE)
-    log_e = np.log(terms @ weights + onsets.idle * np.exp(-peak)) + peak
+    # With an idle stage the peak is at least 0; without one it may be so low that its inverse overflows.
+    log_e = np.log(terms @ weights + onsets.idle * np.exp(-np.maximum(peak, 0.0))) + peak
     # The weights sum to 1 only up to rounding: without a counted unit the evidence must be exactly none.
     return _scalar_or_array(np.where(is_counted, log_e, 0.0))
 

@@ -13,6 +13,7 @@ from seatrial.adapters.duckdb import ParquetLogs
 from seatrial.adapters.log_erasure import Request, erase
 from seatrial.adapters.log_files import digest_file, present_files
 from seatrial.adapters.log_keeping import clear_expired, compact, partitions, unfinished
+from seatrial.adapters.logs import LogWriter
 from seatrial.adapters.memory import MemoryStore
 from seatrial.errors import RefusedError, TamperedError, UnavailableError
 from seatrial.ports import Scope
@@ -351,3 +352,14 @@ def test_a_row_with_a_wrong_id_does_not_take_another_units_labels(tmp_path):
     before = [row for row in rows_of(tmp_path, "labels") if row["decision_id"] == "other-0-1"]
     do(tmp_path)
     assert [row for row in rows_of(tmp_path, "labels") if row["decision_id"] == "other-0-1"] == before
+
+
+def test_another_decision_point_with_the_same_ids_keeps_them(tmp_path):
+    fill(tmp_path)
+    writer = LogWriter(tmp_path, "elsewhere", ("origin",))
+    writer.decision(a_row(1, decision_id="mine-1", decision_point="elsewhere"))
+    writer.label(a_label(1, decision_id="mine-1"))
+    writer.flush()
+    do(tmp_path)
+    for kind in ("decisions", "labels"):
+        assert [row["decision_id"] for row in rows_of(tmp_path, kind)].count("mine-1") == 1

@@ -316,3 +316,15 @@ def test_erasing_from_tables_again_changes_and_records_nothing(engine):
     assert erase(engine, store, salt=bytes(32)) == ()
     assert everything(engine) == before
     assert len(store.entries()) == 1
+
+
+def test_another_decision_point_with_the_same_ids_keeps_them(engine):
+    with_unit(engine)
+    other = SqlLogWriter(engine, "elsewhere", ("origin",), CLOCK)
+    fill(other, [a_row(1, decision_id="mine-1", decision_point="elsewhere")], [a_label(1, decision_id="mine-1")])
+    erase(engine, MemoryStore())
+    tables = log_tables(("origin",)).rows
+    with engine.connect() as connection:
+        for kind in ("decisions", "labels"):
+            of_other = sa.select(tables[kind].c.decision_id).where(tables[kind].c.decision_point == "elsewhere")
+            assert connection.scalars(of_other).all() == ["mine-1"]

@@ -218,6 +218,13 @@ def test_the_report_says_what_was_not_replayed_and_what_was_left_out():
     assert "3 rows that were not drawn at random" in text
 
 
+def test_only_what_lies_between_start_and_end_is_called_replayed():
+    found = a_backtest()
+    short = replace(found, replay=replace(found.replay, end=moment(int(found.replay.requests.at[20]))))
+    assert remarks(short)[0].startswith("20 requests of 20 units")
+    assert (document(short)["requests"], document(short)["units"]) == (20, 20)
+
+
 def test_an_unknown_excess_is_no_number_and_no_zero():
     found = a_backtest(a_play(excess=None))
     assert parts(found)[2].rows == (("rolled back", "wrong-decision", "-", "-", "-"),)

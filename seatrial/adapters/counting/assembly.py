@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from operator import add
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,6 +16,7 @@ from seatrial.adapters.counting.statements import (
     NOT_COUNTED,
     NOT_GROUPED,
     REFUSED_LIMIT,
+    oldest_step,
     whole,
 )
 from seatrial.errors import UnavailableError
@@ -84,6 +86,23 @@ class Counted:
             self.rows + sign * other.rows,
             {reason: count for reason, count in aside.items() if count},
         )
+
+
+def aged(declaration: Declaration, counted: Counted, *, now: datetime) -> Counted:
+    """Return the counts of an earlier look with those who were decided before the window in one group, as at `now`."""
+    groups: dict[tuple[float, ...], tuple[int, ...]] = {}
+    oldest = {
+        declaration.keys.index(f"decided_{at}"): oldest_step(group.maturity_us, whole(now))
+        for at, group in enumerate(declaration.awaited)
+    }
+    for key, numbers in counted.groups.items():
+        old = list(key)
+        for at, step in oldest.items():
+            if old[at] != NOT_GROUPED:
+                old[at] = max(old[at], step)
+        before = groups.get(tuple(old))
+        groups[tuple(old)] = numbers if before is None else tuple(map(add, before, numbers))
+    return replace(counted, groups=groups)
 
 
 def evidence_of(declaration: Declaration, counted: Counted, frozen: Frozen | None, *, now: datetime) -> Evidence:

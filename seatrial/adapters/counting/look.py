@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from seatrial.plan import Plan
     from seatrial.ports import Scope
 
-__all__ = ["Counted", "Engine", "Looker", "evidence_of"]
-
 
 class Engine(Dialect, Protocol):
     """A database with the relations `decisions` and `labels`, whose times are also whole microseconds.
@@ -95,8 +93,9 @@ class Looker:
     def counted(self, frozen: Frozen | None) -> Counted:
         """Return everything that is counted, from the logs alone; keeps `units`, `firsts` and `pairs`."""
         asked = self.statements(frozen)
+        read, set_aside = self.checked()
         name_rows = self.engine.keep if self.is_small else self.engine.view
-        name_rows("rows_of", statements.rows(self.scope, self.now))
+        name_rows("rows_of", statements.rows(self.scope, self.now, is_sound=not set_aside))
         self.tell("finding the first decision of each unit")
         self.engine.keep("units", statements.units_on_trial(self.plan.unit))
         self.keep_firsts(asked)
@@ -107,7 +106,8 @@ class Looker:
             self.engine.keep(f"window_{index}", asked.window(index))
         self.engine.keep("pairs", asked.pairs())
         groups = self.groups(asked, "firsts")
-        return Counted(groups, self.pair_groups(asked, "pairs"), self.newest(), self.crossed(), *self.checked())
+        pairs = self.pair_groups(asked, "pairs")
+        return Counted(groups, pairs, self.newest(), self.crossed(), read, set_aside)
 
     def keep_firsts(self, asked: Statements, relation: str = "rows_of", units: str = "units") -> None:
         """Keep the first decision of each unit as `firsts`."""

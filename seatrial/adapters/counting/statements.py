@@ -68,15 +68,20 @@ def quoted(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
+def oldest_step(maturity_us: int, now_us: int) -> int:
+    """Return the step of a window in which a unit was decided that is just out of it; older ones are like it."""
+    return now_us * WAIT_STEPS // maturity_us - WAIT_STEPS - 1
+
+
 def newest(now: datetime) -> str:
     """Return the query of when the last decision was made."""
     return f"SELECT max(decided_us) FROM decisions WHERE decided_us <= {whole(now)} AND arm <> 'shadow'"  # noqa: S608
 
 
-def rows(scope: Scope, now: datetime) -> str:
-    """Return the query of the sound decisions of the rollout up to now."""
-    rules = " AND ".join(f"({rule})" for rule in _rules(scope).values())
-    return f"SELECT * FROM decisions WHERE {_is_of(scope, now)} AND {rules}"  # noqa: S608
+def rows(scope: Scope, now: datetime, *, is_sound: bool = False) -> str:
+    """Return the query of the sound decisions of the rollout up to now, which all of them may be known to be."""
+    rules = "" if is_sound else "".join(f" AND ({rule})" for rule in _rules(scope).values())
+    return f"SELECT * FROM decisions WHERE {_is_of(scope, now)}{rules}"  # noqa: S608
 
 
 def set_aside(scope: Scope, now: datetime, relation: str = "decisions") -> str:
@@ -455,6 +460,8 @@ class Statements:
             f" ELSE CAST({step} AS BIGINT) END"
         )
         decided = f"CAST(base_of.decided_us * {WAIT_STEPS} // {group.maturity_us} AS BIGINT)"
+        oldest = oldest_step(group.maturity_us, self._now_us)
+        decided = f"greatest({decided}, {oldest})"
         return [f"{' + '.join(codes)} AS waiting_{at}", f"{decided} AS decided_{at}", f"{delay} AS delay_{at}"]
 
     def _waits_if(self, flag: str) -> str:
