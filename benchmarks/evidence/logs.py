@@ -57,7 +57,11 @@ def add_rows(root: Path, size: Size, part: float) -> None:
         """
         _copy(connection, _decisions(source, size.decisions, 5, DAYS * 86_400_000_000, 86_400_000_000 / count), folder)
         folder = _folder(root, "labels", DAYS)
-        _copy(connection, _labels(f"range({round(size.labels * part)})", size, begins=DAYS, spread=1), folder)
+        added = round(size.labels * part)
+        labels = _labels(
+            f"range({added})", size, f"{size.decisions}", BEGIN + timedelta(days=DAYS), 86_400_000_000 / added
+        )
+        _copy(connection, labels, folder)
 
 
 def _write_day(connection: duckdb.DuckDBPyConnection, root: Path, size: Size, day: int) -> None:
@@ -70,11 +74,14 @@ def _write_day(connection: duckdb.DuckDBPyConnection, root: Path, size: Size, da
     decisions = _decisions(source, 0, 1 + day * 5 // DAYS, 0, step)
     _copy(connection, decisions, _folder(root, "decisions", day))
     some = size.labels // DAYS
-    _copy(
-        connection,
-        _labels(f"range({day * some}, {(day + 1) * some})", size, begins=0, spread=DAYS),
-        _folder(root, "labels", day),
+    labels = _labels(
+        f"range({day * some}, {(day + 1) * some})",
+        size,
+        f"(range * {1 / LABELS})::BIGINT",
+        BEGIN,
+        DAYS * 86_400_000_000 / size.labels,
     )
+    _copy(connection, labels, _folder(root, "labels", day))
 
 
 def _decisions(source: str, first: int, number: int, offset_us: float, step_us: float) -> str:
@@ -100,15 +107,16 @@ def _decisions(source: str, first: int, number: int, offset_us: float, step_us: 
     """
 
 
-def _labels(source: str, size: Size, *, begins: int, spread: int) -> str:
-    step = spread * 86_400_000_000 / size.labels
+def _labels(source: str, size: Size, newest: str, begins: datetime, step_us: float) -> str:
+    """Return labels in the order in which they arrive, each of one of the decisions of the two days before."""
+    before = size.decisions * 2 // DAYS
     return f"""
-        SELECT 'd' || lpad((range * 5 + hash(range) % 5)::VARCHAR, 12, '0') AS decision_id, 'fraud' AS name,
-            (hash(range * 13) % 50 = 0)::INTEGER::DOUBLE AS value, arrived AS fact_at, arrived AS arrived_at
+        SELECT 'd' || lpad(greatest({newest} - (hash(range * 7) % {before})::BIGINT, 0)::VARCHAR, 12, '0')
+                AS decision_id,
+            'fraud' AS name, (hash(range * 13) % 50 = 0)::INTEGER::DOUBLE AS value,
+            arrived AS fact_at, arrived AS arrived_at
         FROM (
-            SELECT range, TIMESTAMPTZ '{(BEGIN + timedelta(days=begins)).isoformat()}'
-                + to_microseconds((range * {step})::BIGINT)
-                + to_microseconds(((hash(range * 7) % 172800) * 1000000)::BIGINT) AS arrived
+            SELECT range, TIMESTAMPTZ '{begins.isoformat()}' + to_microseconds((range * {step_us})::BIGINT) AS arrived
             FROM {source}
         )
     """

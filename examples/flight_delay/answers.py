@@ -22,16 +22,15 @@ if TYPE_CHECKING:
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
-#: Traffic of a trial that is written.
-DAYS = 60
+#: Flights of a trial that are written: two months.
+FLIGHTS = 55_800
 #: Which of both answered.
 _CHAMPION, _CHALLENGER = range(2)
 
 
 def write(scene: Scene, out: Path, *, seed: int) -> None:
     """Write the three logs of `scene` below `out`, with the coins of `seed`."""
-    last = scene.trial.start + timedelta(days=DAYS)
-    flights = int(np.searchsorted(scene.scheduled, (last - _EPOCH) // _MICROSECOND))
+    flights = min(FLIGHTS, len(scene.unit_keys))
     coins = np.random.default_rng(seed).random(flights) < 0.5
     for release, name in ((_CHAMPION, "champion"), (_CHALLENGER, "challenger")):
         _write(scene, out / name, [(release, "champion", 0.0)] * flights)

@@ -76,8 +76,8 @@ class _State:
     """What is remembered of the last look."""
 
     now: datetime
-    decisions: frozenset[str]  #: identities of the files that were read
-    labels: frozenset[str]
+    decisions: dict[str, int]  #: by identity of the files that were read, the latest time in it
+    labels: dict[str, int]
     counted: Counted
     frozen: Frozen | None
     parts: dict[str, list[str]]  #: names of the files that hold what was kept
@@ -159,11 +159,26 @@ class _Look:
         open_logs(self._engine, self._scope, self._decisions, self._labels)
         frozen = frozen or self._looker.frozen()
         counted = self._looker.counted(frozen)
-        return self._state(counted, frozen, {kind: [self._kept(kind, kind)] for kind in KEPT})
+        return self._state(counted, frozen, {kind: [self._kept(kind, kind)] for kind in KEPT}, None)
 
-    def _state(self, counted: Counted, frozen: Frozen | None, parts: dict[str, list[str]]) -> _State:
-        decisions, labels = (frozenset(map(_identity, files)) for files in (self._decisions, self._labels))
+    def _state(
+        self, counted: Counted, frozen: Frozen | None, parts: dict[str, list[str]], before: _State | None
+    ) -> _State:
+        decisions = self._latest(self._decisions, "ts", {} if before is None else before.decisions)
+        labels = self._latest(self._labels, "arrived_at", {} if before is None else before.labels)
         return _State(self._now, decisions, labels, counted, frozen, parts)
+
+    def _latest(self, files: Sequence[Path], time: str, known: dict[str, int]) -> dict[str, int]:
+        """Return the latest time in each file: the date of its folder is what whoever wrote it took for one."""
+        names = {str(file): _identity(file) for file in files}
+        new = ", ".join(quoted(path) for path, identity in names.items() if identity not in known)
+        found = dict(known)
+        if new:
+            query = (
+                f"SELECT filename, epoch_us(max({time})) FROM read_parquet([{new}], filename = true) GROUP BY filename"  # noqa: S608
+            )
+            found |= {names[path]: latest for path, latest in self._engine.rows(query)}
+        return {identity: found.get(identity, 0) for identity in names.values()}
 
     def _kept(self, kind: str, relation: str) -> str:
         path = self._memory.part(kind)
@@ -173,7 +188,8 @@ class _Look:
     def _advanced(self, state: _State) -> _State | None:
         """Return the state at this look; None when only counting anew is sure to be exact."""
         is_rewritten = bool(
-            state.decisions - set(map(_identity, self._decisions)) or state.labels - set(map(_identity, self._labels))
+            state.decisions.keys() - set(map(_identity, self._decisions))
+            or state.labels.keys() - set(map(_identity, self._labels))
         )
         parts = [self._memory.folder / name for names in state.parts.values() for name in names]
         if is_rewritten or state.now > self._now or len(parts) > MOST_PARTS or not all(map(_is_file, parts)):
@@ -203,13 +219,13 @@ class _Look:
             kind: [*names, self._kept(kind, more[kind])] if kind in more else names
             for kind, names in state.parts.items()
         }
-        return self._state(counted, state.frozen, grown)
+        return self._state(counted, state.frozen, grown, state)
 
     def _open_new(self, state: _State) -> None:
         """Name as `decisions` what this look sees and the last one did not, and as `labels` all of them."""
         since, until = whole(state.now), whole(self._now)
         new = [file for file in self._decisions if _identity(file) not in state.decisions]
-        seen = [file for file in self._decisions if _identity(file) in state.decisions and _may_hold(file, state.now)]
+        seen = [file for file in self._decisions if state.decisions.get(_identity(file), 0) > since]
         relations = [f"SELECT * FROM ({decisions_of(new, self._scope)}) AS new"] if new else []  # noqa: S608
         if seen:
             relations.append(
@@ -222,7 +238,7 @@ class _Look:
         added = [file for file in self._labels if _identity(file) not in state.labels]
         self._engine.view("labels_before", labels_of(old))
         self._engine.view("labels_added", labels_of(added))
-        later = [file for file in old if _may_hold(file, state.now)]
+        later = [file for file in old if state.labels[_identity(file)] > since]
         self._engine.keep(
             "touched",
             f"""
@@ -304,18 +320,13 @@ def _identity(file: Path) -> str:
     return f"{file.parent.name}/{file.name}/{status.st_size}/{status.st_mtime_ns}"
 
 
-def _may_hold(file: Path, after: datetime) -> bool:
-    """Return whether a file of this date can hold rows later than `after`."""
-    return file.parent.name >= f"date={after:%Y-%m-%d}"
-
-
 def _state_document(state: _State) -> dict[str, Any]:
     counted = state.counted
     return {
         "version": _VERSION,
         "now": format_time(state.now),
-        "decisions": sorted(state.decisions),
-        "labels": sorted(state.labels),
+        "decisions": state.decisions,
+        "labels": state.labels,
         "groups": [[list(key), list(numbers)] for key, numbers in counted.groups.items()],
         "pairs": [[list(pair), count] for pair, count in counted.pairs.items()],
         "newest_us": counted.newest_us,
@@ -333,8 +344,8 @@ def _state_of(document: Any) -> _State:
     frozen = document["frozen"]
     return _State(
         datetime.fromisoformat(document["now"]),
-        frozenset(document["decisions"]),
-        frozenset(document["labels"]),
+        dict(document["decisions"]),
+        dict(document["labels"]),
         Counted(
             {tuple(key): tuple(numbers) for key, numbers in document["groups"]},
             {tuple(pair): count for pair, count in document["pairs"]},

@@ -139,54 +139,58 @@ def read_pair(
         When a file cannot be read.
     """
     logs = (_Log(plan, champion_root, "--champion-log"), _Log(plan, challenger_root, "--challenger-log"))
-    tables = [log.decisions() for log in logs]
     labels = [log.labels() for log in logs]
-    problems = [problem for log in logs for problem in log.problems]
-    named: list[str] = []
-    sides: list[pa.Table] = []
-    for log, rows, wanted, option in zip(
-        logs, tables, (champion, challenger), ("--champion", "--challenger"), strict=True
-    ):
-        release = None if rows is None else log.release(rows, wanted, option)
-        problems += [problem for problem in log.problems if problem not in problems]
-        if rows is not None and release is not None:
-            named.append(release)
-            sides.append(_once(rows.filter(pc.equal(rows["release_id"], release)))[0])
-    if len(sides) < len(logs):
-        raise InvalidDocumentError(problems)
-    if named[0] == named[1]:
-        finding = f"found release {short(named[0])} in both logs, expected two releases"
-        raise InvalidDocumentError([*problems, Problem(str(challenger_root), finding, "name them: --challenger ID")])
-    pairs, left_out, lack = _paired(sides[0], sides[1], champion_root, challenger_root)
-    if lack is not None:
-        raise InvalidDocumentError([*problems, lack])
-    theirs, own = sides[0].take(pa.array(pairs[0])), sides[1].take(pa.array(pairs[1]))
-    before = [*plan.slices, *(c for g in plan.guardrails for each in g.only_when for c in each.columns()), "segment"]
-    shared = {column: theirs[column] for column in ("decision_id", "ts", "unit_key", *before)}
-    at, units, unit = _keys(theirs)
-    served = (_acted(theirs, own), _with(_acted(own, theirs), shared))
+    named, sides = _sides(logs, (champion, challenger))
+    pairs, left_out = _paired(logs, sides)
+    rows = [side.take(pa.array(paired)) for side, paired in zip(sides, pairs, strict=True)]
+    at, units, unit = _keys(rows[0])
+    served = (_acted(rows[0], rows[1]), _with(_acted(rows[1], rows[0]), _known_before(rows[0], plan)))
+    # Labels of either log under the ids of the requests, those of the release first.
+    found = [_labels(each, logged, rows[0], at) for each, logged in zip(labels, rows, strict=True)]
+    preferred = (_preferred(found[0], found[1]), _preferred(found[1], found[0]))
     known = np.ones(at.size, dtype=np.bool_)
-    found = [
-        _preferred(
-            _labels(labels[one], (theirs, own)[one], theirs, at),
-            _labels(labels[1 - one], (own, theirs)[one], theirs, at),
-        )
-        for one in (0, 1)
-    ]
     requests = Requests(
         {
-            arm: Answers(release, rows, known, label)
-            for arm, release, rows, label in zip((Arm.CHAMPION, Arm.CHALLENGER), named, served, found, strict=True)
+            arm: Answers(release, answers, known, label)
+            for arm, release, answers, label in zip(
+                (Arm.CHAMPION, Arm.CHALLENGER), named, served, preferred, strict=True
+            )
         },
         at=at,
         unit=unit,
         units=units,
-        takes_part=_in_segment(theirs, plan),
+        takes_part=_in_segment(rows[0], plan),
         propensity=None,
         left_out={reason: count for reason, count in left_out.items() if count},
     )
-    logs[0].problems[:] = problems
+    logs[0].problems += logs[1].problems
     return logs[0].checked(requests)
+
+
+def _sides(logs: Sequence[_Log], wanted: Sequence[str | None]) -> tuple[list[str], list[pa.Table]]:
+    """Return the release of each log and its rows, each decision once."""
+    named: list[str] = []
+    sides: list[pa.Table] = []
+    for log, name, option in zip(logs, wanted, ("--champion", "--challenger"), strict=True):
+        rows = log.decisions()
+        release = None if rows is None else log.release(rows, name, option)
+        if rows is not None and release is not None:
+            named.append(release)
+            sides.append(_once(rows.filter(pc.equal(rows["release_id"], release)))[0])
+    problems = [problem for log in logs for problem in log.problems]
+    if len(sides) < len(logs):
+        raise InvalidDocumentError(problems)
+    if named[0] == named[1]:
+        finding = f"found release {short(named[0])} in both logs, expected two releases"
+        raise InvalidDocumentError([*problems, Problem(logs[1].place, finding, "name them: --challenger ID")])
+    return named, sides
+
+
+def _known_before(rows: pa.Table, plan: Plan) -> dict[str, Any]:
+    """Return what says which request it is, and what was known before any release answered it."""
+    asked = {c for each in plan.guardrails for condition in each.only_when for c in condition.columns()}
+    columns = ("decision_id", "ts", "unit_key", "segment", *sorted({*plan.slices, *asked}))
+    return {column: rows[column] for column in columns if column in rows.column_names}
 
 
 @dataclass(slots=True)
@@ -198,6 +202,11 @@ class _Log:
     option: str
     problems: list[Problem] = field(default_factory=list)
 
+    @property
+    def place(self) -> str:
+        """The option and its directory."""
+        return f"{self.option} {self.root}"
+
     def decisions(self, *more: str) -> pa.Table | None:
         """Return the rows with an id, time, unit and release, in the order of time; None when there are none."""
         asked = {*_MANDATORY, *_columns(self.plan), *more}
@@ -208,7 +217,7 @@ class _Log:
         missing = sorted(asked - set(rows.column_names))
         for column in missing:
             self._complain(f"no column {column} in the decision log", "log it, or take it out of the plan")
-        if "ts" in rows.column_names and rows.schema.field("ts").type.tz is None:
+        if "ts" in rows.column_names and getattr(rows.schema.field("ts").type, "tz", None) is None:
             self._complain("times ts without a zone", "write them in UTC")
             return None
         if set(missing) & {*_MANDATORY, *more}:
@@ -233,7 +242,7 @@ class _Log:
         if missing := sorted({"decision_id", "name", "value", "arrived_at"} - set(rows.column_names)):
             self._complain(f"no column {', '.join(missing)} in the label log", "write labels as seatrial does")
             return LABELS.empty_table()
-        if rows.schema.field("arrived_at").type.tz is None:
+        if getattr(rows.schema.field("arrived_at").type, "tz", None) is None:
             self._complain("times arrived_at without a zone", "write them in UTC")
             return LABELS.empty_table()
         if "fact_at" not in rows.column_names:
@@ -271,7 +280,7 @@ class _Log:
         return requests
 
     def _complain(self, finding: str, remedy: str) -> None:
-        self.problems.append(Problem(f"{self.option} {self.root}", f"found {finding}", remedy))
+        self.problems.append(Problem(self.place, f"found {finding}", remedy))
 
     def _known(self) -> str:
         known = sorted(path.name.partition("=")[2] for path in (self.root / "decisions").glob("decision_point=*"))
@@ -356,38 +365,34 @@ def _unsound(drawn: pa.Table, propensity: str, root: Path) -> list[Problem]:
     return problems
 
 
-def _paired(
-    champion: pa.Table, challenger: pa.Table, champion_root: Path, challenger_root: Path
-) -> tuple[tuple[Integers, Integers], dict[str, int], Problem | None]:
-    """Return the rows of the same requests, what has no counterpart, and why this is too much."""
-    ids = [_texts(rows, "decision_id").tolist() for rows in (champion, challenger)]
-    keys = [_texts(rows, "unit_key").tolist() for rows in (champion, challenger)]
-    at = [_times(rows, "ts") for rows in (champion, challenger)]
+def _paired(logs: Sequence[_Log], sides: Sequence[pa.Table]) -> tuple[tuple[Integers, Integers], dict[str, int]]:
+    """Return the rows of the same requests in both logs, and how many have no counterpart."""
+    ids = [_texts(rows, "decision_id").tolist() for rows in sides]
+    keys = [_texts(rows, "unit_key").tolist() for rows in sides]
+    at = [_times(rows, "ts") for rows in sides]
     by_id = not set(ids[0]).isdisjoint(ids[1])
     names: list[list[Any]] = ids if by_id else [_ordered(units) for units in keys]
     where = {name: row for row, name in enumerate(names[1])}
-    pairs = [(row, other) for row, name in enumerate(names[0]) if (other := where.get(name)) is not None]
+    candidates = ((row, where[name]) for row, name in enumerate(names[0]) if name in where)
     pairs = [
         (row, other)
-        for row, other in pairs
+        for row, other in candidates
         if keys[0][row] == keys[1][other] and (by_id or abs(int(at[0][row] - at[1][other])) <= _SAME_TIME_US)
     ]
-    shared = {keys[0][row] for row, _ in pairs}
-    everyone = {*keys[0], *keys[1]}
-    left_out = {
+    shared, everyone = {keys[0][row] for row, _ in pairs}, {*keys[0], *keys[1]}
+    if len(shared) < LEAST_SHARED * len(everyone):
+        finding = (
+            f"found {len(shared):,} of {len(everyone):,} units in both logs ({_span(at[0])} in {logs[0].root},"
+            f" {_span(at[1])} in {logs[1].root}), expected {LEAST_SHARED:.0%}: the releases did not answer the same"
+            " requests"
+        )
+        problems = [problem for log in logs for problem in log.problems]
+        raise InvalidDocumentError([*problems, Problem(logs[1].place, finding, _RANDOMISE)])
+    both = np.array(pairs, dtype=np.int64).reshape(-1, 2)
+    return (both[:, 0], both[:, 1]), {
         "units that only one log has": len(everyone) - len(shared),
         "rows without a counterpart": sum(unit in shared for side in keys for unit in side) - 2 * len(pairs),
     }
-    both = np.array(pairs, dtype=np.int64).reshape(-1, 2)
-    lack = None
-    if len(shared) < LEAST_SHARED * len(everyone):
-        finding = (
-            f"found {len(shared):,} of {len(everyone):,} units in both logs ({_span(at[0])} in {champion_root},"
-            f" {_span(at[1])} in {challenger_root}), expected {LEAST_SHARED:.0%}: the releases did not answer the same"
-            " requests"
-        )
-        lack = Problem(str(challenger_root), finding, _RANDOMISE)
-    return (both[:, 0], both[:, 1]), left_out, lack
 
 
 def _ordered(units: Iterable[str]) -> list[tuple[str, int]]:

@@ -58,6 +58,7 @@ def _show_replay(found: Replay) -> None:
     _show_differences("the stored rollout, against the ledger", found.stored, "stored")
     counts = [(result, sum(move.result is result for move in found.moves)) for result in Result]
     told = ", ".join(f"{count} {result}" for result, count in counts if count) or "no move yet"
+    told += "; the stored rollout is NOT the one that the ledger leads to" if found.stored else ""
     say(f"\n{told}", style="" if found.is_proven else ALARM)
 
 
@@ -152,12 +153,21 @@ def _show_verified(found: Verified) -> None:
     say(f"rollout {found.rollout.id} of {found.rollout.decision_point}: {found.rollout.state}\n")
     show_table(_VERIFY_HEADER, [_verify_cells(look) for look in looks])
     for look in looks:
-        for part in look.parts:
-            where = "present look" if look is found.present else f"{_entry(look)}, {look.target.what}"
-            say(f"\n{where}: {part.name}: {part.differing:,} differ")
-            for each in part.examples:
-                say(f"  {each.what}\n    recorded: {each.recorded}\n    recounted: {each.found}")
+        _show_parts(look)
     say(f"\n{_summary(found)}", style="" if _CODES[found.worst] is ExitCode.DONE else ALARM)
+
+
+def _show_parts(look: Recounted) -> None:
+    """Show which counts differ: with examples where nothing explains it, else by their number alone."""
+    where = look.target.what if look.target.number is None else f"entry {look.target.number}, {look.target.what}"
+    if look.match is Match.EXPLAINED:
+        counts = ", ".join(f"{part.name} {part.differing:,}" for part in look.parts)
+        say(f"\n{where}: counts that are different: {counts}")
+        return
+    for part in look.parts:
+        say(f"\n{where}: counts that are different: {part.name} {part.differing:,}")
+        for each in part.examples:
+            say(f"  {each.what}\n    recorded: {each.recorded}\n    recounted: {each.found}")
 
 
 def _summary(found: Verified) -> str:
@@ -167,13 +177,9 @@ def _summary(found: Verified) -> str:
         case Match.SAME | Match.NOT_COUNTED:
             return told
         case Match.EXPLAINED:
-            return f"{told}; not verifiable: what differs is explained, and what was counted is not there any more"
+            return f"{told}; not verifiable: what differs is explained, and the logs of then cannot be counted any more"
         case Match.UNEXPLAINED | Match.ERROR:
             return f"{told}; NOT the evidence that was recorded: call the person who owns the logs"
-
-
-def _entry(look: Recounted) -> str:
-    return "" if look.target.number is None else f"entry {look.target.number}"
 
 
 def _verify_cells(look: Recounted) -> tuple[str, ...]:

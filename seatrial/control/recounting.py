@@ -19,7 +19,7 @@ from seatrial.gates.finding import Question
 from seatrial.units import format_time
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from datetime import datetime
 
     from seatrial.gates.finding import Finding
@@ -202,7 +202,7 @@ def _explained(target: Target, recorded: Evidence, found: Evidence, keeping: _Ke
         return Match.UNEXPLAINED, (f"{_some(gone)}: gone, and the ledger has no record of it",)
     asked = changed if read else [each for each in keeping.expired if each.partition("/")[2] <= f"{target.at:%Y-%m-%d}"]
     expired = [f"{each}: {keeping.expired[each]}" for each in asked if each in keeping.expired]
-    if expired or (keeping.blanked and changed):
+    if expired or (keeping.blanked and _is_of_slices(recorded, found)):
         return Match.EXPLAINED, (*_first(expired), *keeping.blanked)
     if not read:
         known = "what was read then is not kept"
@@ -213,6 +213,16 @@ def _explained(target: Target, recorded: Evidence, found: Evidence, keeping: _Ke
     if _has_grown(recorded, found):
         return Match.EXPLAINED, (f"rows came in after the look; {known}",)
     return Match.UNEXPLAINED, (f"rows were changed or taken out, for none came in; {known}",)
+
+
+def _is_of_slices(recorded: Evidence, found: Evidence) -> bool:
+    """Return whether all that differs is counted by slice."""
+    for _, one, other in _compared(recorded, found):
+        if not isinstance(one, Mapping):
+            return False
+        if any(getattr(key, "slice_column", None) is None for key, _, _ in _pairs(one, other)):
+            return False
+    return True
 
 
 def _has_grown(recorded: Evidence, found: Evidence) -> bool:
@@ -266,19 +276,28 @@ def parts_of(recorded: Evidence, found: Evidence) -> tuple[Part, ...]:
     ('rows', '3', '4')
     """
     parts = []
-    for field in fields(Evidence):
-        one, other = getattr(recorded, field.name), getattr(found, field.name)
-        differing = _differing(field.name, one, other) if field.compare else []
-        if differing:
-            parts.append(Part(field.name, len(differing), tuple(differing[:EXAMPLES])))
+    for name, one, other in _compared(recorded, found):
+        differing = (
+            [_difference(_where(key), then, now) for key, then, now in _pairs(one, other)]
+            if isinstance(one, Mapping)
+            else [_difference(name, one, other)]
+        )
+        parts.append(Part(name, len(differing), tuple(differing[:EXAMPLES])))
     return tuple(parts)
 
 
-def _differing(name: str, one: Any, other: Any) -> list[Difference]:
-    if not isinstance(one, Mapping):
-        return [] if one == other else [_difference(name, one, other)]
+def _compared(recorded: Evidence, found: Evidence) -> Iterator[tuple[str, Any, Any]]:
+    """Give the parts that are not the same, by name; sources are none."""
+    for field in fields(Evidence):
+        one, other = getattr(recorded, field.name), getattr(found, field.name)
+        if field.compare and one != other:
+            yield field.name, one, other
+
+
+def _pairs(one: Mapping[Any, Any], other: Mapping[Any, Any]) -> list[tuple[Any, Any, Any]]:
+    """Return the places in which two tables differ, with what stands there; None where one has nothing."""
     pairs = [(key, one.get(key), other.get(key)) for key in dict.fromkeys([*one, *other])]
-    return [_difference(_where(key), then, now) for key, then, now in pairs if then != now]
+    return [(key, then, now) for key, then, now in pairs if then != now]
 
 
 def _difference(where: str, then: Any, now: Any) -> Difference:

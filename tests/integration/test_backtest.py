@@ -265,6 +265,15 @@ def test_everything_that_the_plan_needs_and_the_log_lacks_is_said_at_once(few, t
     assert any("no label 'late' of any of these decisions" in problem for problem in found)
 
 
+def test_a_pair_that_lacks_a_column_is_refused_for_each_log_that_lacks_it(few, tmp_path):
+    roots = [write(tmp_path / str(side), [few.row(n, side) for n in range(100)], [few.label(0)]) for side in (0, 1)]
+    for root in roots:
+        rewritten(root, origin=None)
+    found = problems_of(read_pair, *roots)
+    assert [problem.partition(" ")[0] for problem in found] == ["--challenger-log", "--champion-log"]
+    assert all("no column origin" in problem for problem in found)
+
+
 def test_a_directory_without_the_decision_point_is_refused_with_those_it_has(tmp_path):
     (tmp_path / "decisions" / "decision_point=card-fraud").mkdir(parents=True)
     (problem,) = problems_of(read_experiment, tmp_path)

@@ -310,8 +310,8 @@ def steps(since, window):
 
 
 def said(evidence):
-    """Return every field, without moments of no unit, which say nothing."""
-    fully = {field.name: getattr(evidence, field.name) for field in fields(Evidence)}
+    """Return every field that is compared, without moments of no unit, which say nothing."""
+    fully = {field.name: getattr(evidence, field.name) for field in fields(Evidence) if field.compare}
     return {**fully, "moments": {cell: each for cell, each in evidence.moments.items() if each != Moments()}}
 
 

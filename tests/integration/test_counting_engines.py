@@ -40,7 +40,7 @@ def expected(logs):
 
 
 def assert_same(found: Evidence, expected: Evidence) -> None:
-    for field in fields(Evidence):
+    for field in (each for each in fields(Evidence) if each.compare):
         assert getattr(found, field.name) == getattr(expected, field.name), field.name
     assert found.digest == expected.digest
 

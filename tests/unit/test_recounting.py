@@ -185,6 +185,14 @@ def test_an_erasure_is_seen_only_in_slices_whose_attributes_were_blanked(trial, 
     assert [reason for reason in look.reasons if "attributes of a unit" in reason] == list(look.reasons)
 
 
+@pytest.mark.parametrize("attributes", [False, True])
+def test_an_erasure_explains_nothing_but_slices(trial, attributes):
+    request = log_erasure.Request("u30", "request 12", "privacy", attributes)
+    log_erasure.erase(trial.root, request, trial.store.append, salt=bytes(32), now=NOW)
+    trial.change_label()
+    assert only(trial.verify()).match is Match.UNEXPLAINED
+
+
 class Otherwise:
     """Logs of which one unit more is counted than there is."""
 
@@ -374,7 +382,7 @@ def test_the_command_ends_with_5_and_shows_the_counts_when_nothing_explains_them
     code, out, _ = call(trial.rollout.id)
     assert code == 5
     assert "UNEXPLAINED" in out
-    assert "cells: 2 differ" in out
+    assert "counts that are different: cells 2" in out
     assert "recounted: bad" in out
     code, out, _ = call(trial.rollout.id, "--json")
     (look,) = json.loads(out)["looks"]
@@ -388,6 +396,7 @@ def test_the_command_ends_with_1_when_it_can_no_longer_be_verified(command):
     code, out, _ = call(trial.rollout.id)
     assert code == 1
     assert "not verifiable" in out
+    assert "recounted: " not in out
 
 
 @pytest.mark.parametrize(("command_", "example"), [("verify", "seatrial evidence verify")])

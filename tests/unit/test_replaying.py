@@ -60,13 +60,15 @@ class Changed:
         return self.answers.get(name) or getattr(self.store, name)
 
 
-def forged(store, change):
-    """Return `store` with `change(kind, body)` applied to every record, in a chain that fits."""
+def forged(store, change, **fields):
+    """Return `store` with `change(kind, body)` applied to every record, and `fields` to moves, in a chain that fits."""
     entries, previous = [], GENESIS
     for entry in store.entries():
         body = copy.deepcopy(dict(entry.record.body))
         change(entry.record.kind, body)
-        entries.append(chain(replace(entry.record, body=body), number=entry.number, previous=previous))
+        others = fields if entry.record.kind == "rollout.decided" else {}
+        record = replace(entry.record, body=body, **others)
+        entries.append(chain(record, number=entry.number, previous=previous))
         previous = entries[-1].hash
     return Changed(store, entries=lambda: entries)
 
@@ -127,6 +129,15 @@ def test_an_answer_of_a_person_is_replayed(either, choice, after):
     found = replay(either.store, rollout.id)
     assert (results(found), found.moves[-1].after) == ([Result.SAME, Result.SAME], after)
     assert found.is_proven
+
+
+@pytest.mark.parametrize("choice", [Choice.CONTINUE, Choice.REJECT])
+def test_an_answer_to_counts_that_decided_nothing_is_replayed(either, choice):
+    rollout, now = either.advance_to(State.SHADOW)
+    either.evidence.says = replace(evidence_at(now + 8 * DAY), shadow=ShadowTally(units=3))
+    assert either.step(rollout, now + 8 * DAY).rollout.state is State.AWAITING_DECISION
+    either.step(rollout, now + 8 * DAY + HOUR, choice)
+    assert results(replay(either.store, rollout.id)) == [Result.SAME] * 3
 
 
 @pytest.mark.parametrize("choice", [Choice.APPROVE, Choice.REJECT])
@@ -234,6 +245,13 @@ def test_every_part_of_a_record_that_was_changed_is_named(world, change, what):
     assert not found.is_proven
     assert results(found)[-1] is Result.DIFFERS
     assert [name for name in differing(found) if what in name]
+
+
+@pytest.mark.parametrize("name", ["key", "decision_point"])
+def test_a_record_that_was_changed_around_its_body_is_found(world, name):
+    rollout, _ = world.advance_to(State.CANARY)
+    found = replay(forged(world.store, lambda *_: None, **{name: "another"}), rollout.id)
+    assert set(differing(found)) == {name}
 
 
 def test_a_recorded_state_that_no_decision_leads_to_is_found(world):
@@ -430,6 +448,7 @@ def test_the_command_shows_what_differs_and_ends_with_5(command):
     assert "not stored" in out
     assert "against the ledger: reason" in out
     assert "stored: because" in out
+    assert "NOT the one that the ledger leads to" in out
     code, out, _ = call(rollout.id, "--json")
     document = json.loads(out)
     assert (code, document["is_proven"]) == (5, False)
