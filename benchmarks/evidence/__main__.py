@@ -23,7 +23,7 @@ import duckdb
 
 from benchmarks.evidence.handwritten import count_by_hand
 from benchmarks.evidence.in_pandas import count_in_pandas
-from benchmarks.evidence.logs import BEGIN, CHALLENGER, CHAMPION, POINT, ROLLOUT, Size, add_rows, end, write_logs
+from benchmarks.evidence.logs import BEGIN, CHALLENGER, CHAMPION, DAYS, POINT, ROLLOUT, Size, add_rows, end, write_logs
 from seatrial.adapters.counted import CountedLogs
 from seatrial.adapters.duckdb import ParquetLogs
 from seatrial.adapters.engines import MEMORY, THREADS
@@ -34,8 +34,8 @@ from seatrial.ports import Scope
 PLAN = Path(__file__).with_name("plan.yaml")
 SCOPE = Scope(POINT, ROLLOUT, CHAMPION, CHALLENGER, BEGIN)
 NEW_ROWS = 0.01
-#: Units that are decided after the end of the logs are a day older when somebody looks again.
-LATER = timedelta(days=1)
+#: So much time goes by until there are so many new rows.
+LATER = timedelta(days=DAYS) * NEW_ROWS
 PANDAS_MOST = 5_000_000
 
 

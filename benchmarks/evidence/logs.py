@@ -33,8 +33,8 @@ class Size:
 
 
 def end() -> datetime:
-    """Return when the last decision has been made and most labels are there."""
-    return BEGIN + timedelta(days=DAYS + 1)
+    """Return when the last decision has been made."""
+    return BEGIN + timedelta(days=DAYS)
 
 
 def write_logs(root: Path, size: Size) -> None:
@@ -45,7 +45,7 @@ def write_logs(root: Path, size: Size) -> None:
 
 
 def add_rows(root: Path, size: Size, part: float) -> None:
-    """Write `part` as many rows for the day after the last: decisions, half of known units, and labels of old ones."""
+    """Write `part` as many rows for the time after the last: decisions, half of known units, and labels of old ones."""
     count = round(size.decisions * part)
     with duckdb.connect(config={"threads": 2}) as connection:
         folder = _folder(root, "decisions", DAYS)
@@ -55,11 +55,19 @@ def add_rows(root: Path, size: Size, part: float) -> None:
                 CASE WHEN range % 2 = 0 THEN (hash(range) % {units})::BIGINT ELSE {units} + range END AS u
             FROM range({count})
         """
-        _copy(connection, _decisions(source, size.decisions, 5, DAYS * 86_400_000_000, 86_400_000_000 / count), folder)
+        _copy(
+            connection,
+            _decisions(source, size.decisions, 5, DAYS * 86_400_000_000, DAYS * 86_400_000_000 / size.decisions),
+            folder,
+        )
         folder = _folder(root, "labels", DAYS)
         added = round(size.labels * part)
         labels = _labels(
-            f"range({added})", size, f"{size.decisions}", BEGIN + timedelta(days=DAYS), 86_400_000_000 / added
+            f"range({added})",
+            size,
+            f"{size.decisions}",
+            BEGIN + timedelta(days=DAYS),
+            DAYS * 86_400_000_000 / size.labels,
         )
         _copy(connection, labels, folder)
 

@@ -20,7 +20,7 @@ import duckdb
 
 from seatrial.adapters.counting import Counted, Looker, aged, evidence_of, statements
 from seatrial.adapters.counting.statements import quoted, whole
-from seatrial.adapters.duckdb import decisions_of, labels_of, log_files, open_logs
+from seatrial.adapters.duckdb import decisions_of, identity_of, labels_of, log_files, open_logs
 from seatrial.adapters.engines import DuckDB, duck_engine
 from seatrial.adapters.log_files import make_folder
 from seatrial.errors import UnavailableError
@@ -65,10 +65,9 @@ class CountedLogs:
             labels = log_files(self.logs.root, "labels", scope.decision_point)
             try:
                 with duck_engine() as engine:
-                    evidence = _Look(engine, plan, scope, now, decisions, labels, memory).evidence()
+                    return _Look(engine, plan, scope, now, decisions, labels, memory, self.logs).evidence()
             except duckdb.Error as error:
                 raise UnavailableError(f"{self.logs.root}: the logs could not be read: {error}") from error
-        return replace(evidence, sources=self.logs.sources(decisions, labels))
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +80,7 @@ class _State:
     counted: Counted
     frozen: Frozen | None
     parts: dict[str, list[str]]  #: names of the files that hold what was kept
+    digests: dict[str, str]  #: by identity of the files
 
 
 class _Memory:
@@ -138,8 +138,10 @@ class _Look:
         decisions: Sequence[Path],
         labels: Sequence[Path],
         memory: _Memory,
+        logs: ParquetLogs,
     ) -> None:
         self._engine = engine
+        self._logs = logs
         self._scope = scope
         self._decisions, self._labels = decisions, labels
         self._memory = memory
@@ -148,12 +150,16 @@ class _Look:
 
     def evidence(self) -> Evidence:
         state = self._memory.read()
+        if state is not None:
+            self._logs.digests.update(state.digests)
+        sources = self._logs.sources(self._decisions, self._labels)
         advanced = None if state is None else self._advanced(state)
         if advanced is None:
             advanced = self._anew(None if state is None else state.frozen)
         self._memory.write(advanced)
         declaration = self._looker.declaration(advanced.frozen)
-        return evidence_of(declaration, advanced.counted, advanced.frozen, now=self._now)
+        evidence = evidence_of(declaration, advanced.counted, advanced.frozen, now=self._now)
+        return replace(evidence, sources=sources)
 
     def _anew(self, frozen: Frozen | None) -> _State:
         open_logs(self._engine, self._scope, self._decisions, self._labels)
@@ -166,11 +172,12 @@ class _Look:
     ) -> _State:
         decisions = self._latest(self._decisions, "ts", {} if before is None else before.decisions)
         labels = self._latest(self._labels, "arrived_at", {} if before is None else before.labels)
-        return _State(self._now, decisions, labels, counted, frozen, parts)
+        digests = {identity: self._logs.digests[identity] for identity in (*decisions, *labels)}
+        return _State(self._now, decisions, labels, counted, frozen, parts, digests)
 
     def _latest(self, files: Sequence[Path], time: str, known: dict[str, int]) -> dict[str, int]:
         """Return the latest time in each file: the date of its folder is what whoever wrote it took for one."""
-        names = {str(file): _identity(file) for file in files}
+        names = {str(file): identity_of(file) for file in files}
         new = ", ".join(quoted(path) for path, identity in names.items() if identity not in known)
         found = dict(known)
         if new:
@@ -188,8 +195,8 @@ class _Look:
     def _advanced(self, state: _State) -> _State | None:
         """Return the state at this look; None when only counting anew is sure to be exact."""
         is_rewritten = bool(
-            state.decisions.keys() - set(map(_identity, self._decisions))
-            or state.labels.keys() - set(map(_identity, self._labels))
+            state.decisions.keys() - set(map(identity_of, self._decisions))
+            or state.labels.keys() - set(map(identity_of, self._labels))
         )
         parts = [self._memory.folder / name for names in state.parts.values() for name in names]
         if is_rewritten or state.now > self._now or len(parts) > MOST_PARTS or not all(map(_is_file, parts)):
@@ -224,8 +231,8 @@ class _Look:
     def _open_new(self, state: _State) -> None:
         """Name as `decisions` what this look sees and the last one did not, and as `labels` all of them."""
         since, until = whole(state.now), whole(self._now)
-        new = [file for file in self._decisions if _identity(file) not in state.decisions]
-        seen = [file for file in self._decisions if state.decisions.get(_identity(file), 0) > since]
+        new = [file for file in self._decisions if identity_of(file) not in state.decisions]
+        seen = [file for file in self._decisions if state.decisions.get(identity_of(file), 0) > since]
         relations = [f"SELECT * FROM ({decisions_of(new, self._scope)}) AS new"] if new else []  # noqa: S608
         if seen:
             relations.append(
@@ -234,11 +241,11 @@ class _Look:
         if not relations:
             relations = [f"SELECT * FROM ({decisions_of(self._decisions[:1], self._scope)}) AS none WHERE false"]  # noqa: S608
         self._engine.view("decisions", " UNION ALL BY NAME ".join(relations))
-        old = [file for file in self._labels if _identity(file) in state.labels]
-        added = [file for file in self._labels if _identity(file) not in state.labels]
+        old = [file for file in self._labels if identity_of(file) in state.labels]
+        added = [file for file in self._labels if identity_of(file) not in state.labels]
         self._engine.view("labels_before", labels_of(old))
         self._engine.view("labels_added", labels_of(added))
-        later = [file for file in old if state.labels[_identity(file)] > since]
+        later = [file for file in old if state.labels[identity_of(file)] > since]
         self._engine.keep(
             "touched",
             f"""
@@ -294,13 +301,13 @@ class _Look:
             )
         ids = [f"SELECT decision_id FROM {relation}" for relation in ("changed", "firsts", "changed_pairs")]  # noqa: S608
         self._engine.keep("asked", " UNION ".join(ids))
-        for name, relations in (("labels_then", ("labels_before",)), ("labels_now", ("labels_before", "labels_added"))):
-            some = " UNION ALL ".join(
-                f"SELECT decision_id, name, value, arrived_us FROM {relation}"  # noqa: S608
-                f" WHERE decision_id IN (SELECT decision_id FROM asked)"
-                for relation in relations
-            )
-            self._engine.keep(name, some)
+        some = " UNION ALL ".join(
+            f"SELECT decision_id, name, value, arrived_us, {is_new} AS is_new FROM {relation}"  # noqa: S608
+            f" WHERE decision_id IN (SELECT decision_id FROM asked)"
+            for relation, is_new in (("labels_before", 0), ("labels_added", 1))
+        )
+        self._engine.keep("labels_now", some)
+        self._engine.view("labels_then", "SELECT * FROM labels_now WHERE is_new = 0")
 
     def _pairs(self, state: _State, looker: Looker, labels: str) -> dict[tuple[int, ...], int]:
         return looker.pair_groups(looker.statements(state.frozen), "changed_pairs", labels)
@@ -312,12 +319,6 @@ class _Look:
 
 def _is_file(path: Path) -> bool:
     return path.is_file()
-
-
-def _identity(file: Path) -> str:
-    """Return what says that a file is the one that was read: nobody should rewrite one under its name, but may."""
-    status = file.stat()
-    return f"{file.parent.name}/{file.name}/{status.st_size}/{status.st_mtime_ns}"
 
 
 def _state_document(state: _State) -> dict[str, Any]:
@@ -335,6 +336,7 @@ def _state_document(state: _State) -> dict[str, Any]:
         "set_aside": dict(counted.set_aside),
         "frozen": None if state.frozen is None else state.frozen.document(),
         "parts": state.parts,
+        "digests": state.digests,
     }
 
 
@@ -356,4 +358,5 @@ def _state_of(document: Any) -> _State:
         ),
         None if frozen is None else Frozen.of(frozen),
         document["parts"],
+        dict(document["digests"]),
     )

@@ -37,7 +37,7 @@ class ParquetLogs:
     """The logs under one directory."""
 
     root: Path
-    _digests: dict[tuple[str, int, int], str] = field(default_factory=dict, compare=False, repr=False)
+    digests: dict[str, str] = field(default_factory=dict, compare=False, repr=False)  #: of files that were read
 
     def look(self, plan: Plan, scope: Scope, *, now: datetime) -> Evidence:
         """Return what the logs say up to `now`.
@@ -66,11 +66,16 @@ class ParquetLogs:
 
     def _digest(self, file: Path) -> str:
         """Return the digest of a file, read once: a file that is complete never changes under its name."""
-        status = file.stat()
-        key = str(file), status.st_size, status.st_mtime_ns
-        if key not in self._digests:
-            self._digests[key] = digest_file(file)
-        return self._digests[key]
+        identity = identity_of(file)
+        if identity not in self.digests:
+            self.digests[identity] = digest_file(file)
+        return self.digests[identity]
+
+
+def identity_of(file: Path) -> str:
+    """Return what says that a file is the one that was read: nobody should rewrite one under its name, but may."""
+    status = file.stat()
+    return f"{file.parent.parent.parent.name}/{file.parent.name}/{file.name}/{status.st_size}/{status.st_mtime_ns}"
 
 
 def _is_small(files: Sequence[Path]) -> bool:

@@ -67,13 +67,16 @@ class Trial:
         (found,) = [each for each in partitions(self.root, POINT) if (each.kind, each.date) == (kind, date)]
         return found
 
-    def change_label(self, date="2013-06-03", **values):
-        """Change the value of the first label of a day in its file."""
-        path, *_ = present_files(self.partition("labels", date).folder)
+    def change(self, kind, value_of, date="2013-06-03"):
+        """Change the first row of a day in its file to `value_of(row)`."""
+        path, *_ = present_files(self.partition(kind, date).folder)
         table = pq.ParquetFile(path).read()
         rows = table.to_pylist()
-        rows[0] |= values or {"value": 1.0 - rows[0]["value"]}
+        rows[0] |= value_of(rows[0])
         pq.write_table(pa.Table.from_pylist(rows, table.schema), path)
+
+    def change_label(self):
+        self.change("labels", lambda row: {"value": 1.0 - row["value"]})
 
 
 @pytest.fixture
@@ -126,7 +129,7 @@ def test_a_label_that_was_changed_is_found_with_the_counts_that_differ(trial):
 
 
 def test_a_label_that_was_moved_to_nobody_is_not_taken_for_rows_that_came(trial):
-    trial.change_label(decision_id="of nobody")
+    trial.change("labels", lambda _: {"decision_id": "of nobody"})
     assert only(trial.verify()).match is Match.UNEXPLAINED
 
 
@@ -193,6 +196,14 @@ def test_an_erasure_explains_nothing_but_slices(trial, attributes):
     assert only(trial.verify()).match is Match.UNEXPLAINED
 
 
+@pytest.mark.parametrize(("attributes", "match"), [(False, Match.UNEXPLAINED), (True, Match.EXPLAINED)])
+def test_an_erasure_that_left_attributes_does_not_explain_slices_either(trial, attributes, match):
+    request = log_erasure.Request("u30", "request 12", "privacy", attributes)
+    log_erasure.erase(trial.root, request, trial.store.append, salt=bytes(32), now=NOW)
+    trial.change("decisions", lambda _: {"origin": "JFK"})
+    assert only(trial.verify()).match is match
+
+
 class Otherwise:
     """Logs of which one unit more is counted than there is."""
 
@@ -257,6 +268,15 @@ def test_a_newest_look_that_moved_nothing_is_counted_again_too(trial):
     )
     expire(trial.partition("labels", "2013-06-03"), trial.store.append, now=NOW, actor="platform", age=DAY)
     assert "deleted on" in trial.verify().looks[-1].reasons[0]
+
+
+def test_a_quarantine_that_was_deleted_explains_nothing(trial):
+    newest = replace(trial.store.last_look(trial.rollout.id), at=ASKED_AT + HOUR)
+    trial.store.add_look(newest)
+    body = {"log": "quarantine", "date": "2013-06-03"}
+    trial.store.append([Record(NOW, "logs.expired", "platform", POINT, None, "quarantine", body)])
+    trial.change_label()
+    assert [look.match for look in trial.verify().looks] == [Match.UNEXPLAINED, Match.UNEXPLAINED]
 
 
 def broken(store, **answers):
