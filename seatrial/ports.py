@@ -193,6 +193,13 @@ class EvidenceSource(Protocol):
         """Return what the logs say up to `now`; raises UnavailableError when they cannot be read."""
 
 
+class LogSource(EvidenceSource, Protocol):
+    """Logs that can also be asked what is in them and belongs to no decision."""
+
+    def orphans(self, plan: Plan, scope: Scope, *, now: datetime) -> Mapping[str, int]:
+        """Return by name how many labels arrived during the rollout for no decision in the log."""
+
+
 class ReleaseProbe(Protocol):
     """The runtime that releases are loaded in."""
 

@@ -13,7 +13,7 @@ from pydantic import Field
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
 from seatrial.adapters.clock import ReplayClock, WallClock
-from seatrial.adapters.counted import CountedLogs
+from seatrial.adapters.counted import MEMORY, CountedLogs
 from seatrial.adapters.duckdb import ParquetLogs
 from seatrial.adapters.prometheus import PrometheusRuntime
 from seatrial.adapters.readings import PLACEHOLDERS
@@ -27,7 +27,7 @@ from seatrial.ports import Ports, Quantity
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from seatrial.ports import Clock, EvidenceSource
+    from seatrial.ports import Clock, EvidenceSource, LogSource
 
 #: Environment variable that names the settings file.
 SETTINGS_VARIABLE = "SEATRIAL_SETTINGS"
@@ -122,7 +122,7 @@ class Plant:
     clock: Clock
     store: SqlStore
     logs: Path
-    recount: EvidenceSource  #: counts everything anew, while `ports.evidence` may go on from what it counted before
+    recount: LogSource  #: counts everything anew, while `ports.evidence` may go on from what it counted before
 
 
 def settings_path(environment: Mapping[str, str]) -> Path:
@@ -157,13 +157,13 @@ def open_plant(path: Path, environment: Mapping[str, str]) -> Plant:
     return Plant(ports, clock, store, base / settings.logs, recount)
 
 
-def _evidence(settings: Settings, logs: Path) -> tuple[EvidenceSource, EvidenceSource]:
+def _evidence(settings: Settings, logs: Path) -> tuple[EvidenceSource, LogSource]:
     """Return the source of looks, and the one that goes on from no earlier look."""
     if settings.warehouse is not None:
         tables = PostgresLogs(sa.create_engine(settings.warehouse))
         return tables, tables
     whole = ParquetLogs(logs)
-    return CountedLogs(whole, logs / "counted"), whole
+    return CountedLogs(whole, logs / MEMORY), whole
 
 
 def _runtime(settings: PrometheusSettings | None) -> PrometheusRuntime | None:

@@ -44,7 +44,7 @@ from seatrial.evidence import (
     Wait,
 )
 from seatrial.gates.finding import Finding, Question
-from seatrial.plan import OneOf, Source, load_plan
+from seatrial.plan import OneOf, load_plan
 from seatrial.ports import Commit, Ports
 from seatrial.release import load_release
 from seatrial.rollout import FINAL, Answer, Choice, Rollout, State
@@ -263,7 +263,7 @@ class ReplayedLogs:
     def _code(self, guardrail: Guardrail, rows: Integers, *, now: int) -> Integers:
         """Return for each unit the sum of the `_BITS` that hold."""
         bad = self._scene.bad[guardrail.name][self._arm[rows], rows]
-        if guardrail.source is not Source.LABEL or guardrail.maturity is None:
+        if not guardrail.source.is_delayed or guardrail.maturity is None:
             return np.where(bad, sum(_BITS), _MATURED + _LABELLED)
         arrives = self._scene.arrives[rows]
         closes = self._scene.scheduled[rows] + round(guardrail.maturity.total_seconds() * 1e6)
@@ -294,7 +294,7 @@ class ReplayedLogs:
         scheduled, arrives = self._scene.scheduled[rows], self._scene.arrives[rows]
         has_arrived = arrives <= now
         for guardrail in plan.guardrails:
-            if guardrail.source is not Source.LABEL or guardrail.maturity is None:
+            if not guardrail.source.is_delayed or guardrail.maturity is None:
                 continue
             window = round(guardrail.maturity.total_seconds() * 1e6)
             delay = np.clip(

@@ -11,6 +11,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shutil
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     from seatrial.plan import Plan
     from seatrial.ports import Scope
 
+#: Folder of the memory beside the logs.
+MEMORY = "counted"
 #: Logs up to this size are counted anew in less time than it takes to find out what has changed.
 SMALL_BYTES = 64 << 20
 #: A look that would go on from more parts than this counts anew, and begins with one part again.
@@ -68,6 +71,11 @@ class CountedLogs:
                     return _Look(engine, plan, scope, now, decisions, labels, memory, self.logs).evidence()
             except duckdb.Error as error:
                 raise UnavailableError(f"{self.logs.root}: the logs could not be read: {error}") from error
+
+
+def forget(folder: Path) -> None:
+    """Delete everything that is remembered: it names units that are to be erased. It is made again by the next look."""
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,6 +56,22 @@ class ParquetLogs:
             raise UnavailableError(f"{self.root}: the logs could not be read: {error}") from error
         return replace(evidence, sources=self.sources(decisions, labels))
 
+    def orphans(self, plan: Plan, scope: Scope, *, now: datetime) -> dict[str, int]:
+        """Return by name how many labels arrived during the rollout for no decision in the log.
+
+        Decisions of the week before the rollout are known as well. Raises UnavailableError as `look` does.
+        """
+        decisions = log_files(self.root, "decisions", scope.decision_point)
+        labels = log_files(self.root, "labels", scope.decision_point)
+        if not decisions:
+            return {}
+        try:
+            with duck_engine() as engine:
+                open_logs(engine, scope, decisions, labels)
+                return Looker(engine, plan, scope, now).orphans()
+        except duckdb.Error as error:
+            raise UnavailableError(f"{self.root}: the logs could not be read: {error}") from error
+
     def sources(self, decisions: Sequence[Path], labels: Sequence[Path]) -> dict[str, str]:
         """Return the digest of the contents of these files, by log and date."""
         dates: defaultdict[str, list[str]] = defaultdict(list)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import defaultdict
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from sqlalchemy.exc import SQLAlchemyError
@@ -11,14 +13,16 @@ from seatrial.adapters.counting import REFERENCE, SETTLED, Looker
 from seatrial.adapters.counting.statements import quoted
 from seatrial.adapters.engines import PostgreSQL, Spark
 from seatrial.errors import UnavailableError
-from seatrial.units import format_time
+from seatrial.units import digest_of, format_time
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from datetime import datetime
 
     import sqlalchemy as sa
     from pyspark.sql import SparkSession
 
+    from seatrial.adapters.counting.look import Engine
     from seatrial.evidence import Evidence
     from seatrial.plan import Plan
     from seatrial.ports import Scope
@@ -32,6 +36,16 @@ class PostgresLogs:
 
     def look(self, plan: Plan, scope: Scope, *, now: datetime) -> Evidence:
         """Return what the logs say up to `now`, all of it at one moment; raises UnavailableError."""
+        with self._looker(plan, scope, now) as looker:
+            return replace(looker.look(), sources=self._sources(looker.engine, scope))
+
+    def orphans(self, plan: Plan, scope: Scope, *, now: datetime) -> dict[str, int]:
+        """Return by name how many labels arrived during the rollout for no decision in the log."""
+        with self._looker(plan, scope, now) as looker:
+            return looker.orphans()
+
+    @contextmanager
+    def _looker(self, plan: Plan, scope: Scope, now: datetime) -> Iterator[Looker]:
         try:
             with self.engine.connect().execution_options(isolation_level="REPEATABLE READ") as connection:
                 point = quoted(scope.decision_point)
@@ -48,10 +62,22 @@ class PostgresLogs:
                     FROM label_log WHERE decision_point = {point}
                 """)  # noqa: S608 quoted
                 # What was kept for the look goes with the transaction, which nobody commits.
-                return Looker(PostgreSQL(connection), plan, scope, now).look()
+                yield Looker(PostgreSQL(connection), plan, scope, now)
         except SQLAlchemyError as error:
             where = self.engine.url.render_as_string(hide_password=True)
             raise UnavailableError(f"{where}: the logs could not be read: {error}") from error
+
+    @staticmethod
+    def _sources(engine: Engine, scope: Scope) -> dict[str, str]:
+        """Return the digest of what the batches of each log and date held when they were written."""
+        batches = f"""
+            SELECT kind, CAST(written_at AS DATE), digest FROM log_batches
+            WHERE decision_point = {quoted(scope.decision_point)} AND kind IN ('decisions', 'labels')
+        """  # noqa: S608 quoted
+        dates: defaultdict[str, list[str]] = defaultdict(list)
+        for kind, date, digest in engine.rows(batches):
+            dates[f"{kind}/{date}"].append(digest)
+        return {date: digest_of(sorted(digests)) for date, digests in sorted(dates.items())}
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from seatrial.control.publishing import agree
 from seatrial.control.recording import decided
 from seatrial.evidence import Cell, Evidence, Tally
 from seatrial.gates.finding import Finding, Question
-from seatrial.plan import Canary, Gates, Shadow, Source
+from seatrial.plan import Canary, Gates, Shadow
 from seatrial.ports import Commit, Ports, Registered, Scope
 from seatrial.report.findings import number
 from seatrial.report.moves import moves
@@ -329,6 +329,6 @@ def _beyond(evidence: Evidence, guardrail: Guardrail, last_epoch: int) -> float 
 
 def _counted(tally: Tally, guardrail: Guardrail) -> tuple[int, int]:
     """Return bad units and all of which that is known."""
-    if guardrail.source is not Source.LABEL:
+    if not guardrail.source.is_delayed:
         return tally.bad, tally.units
     return tally.matured_bad, tally.matured if guardrail.is_censored else tally.labelled

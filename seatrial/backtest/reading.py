@@ -21,7 +21,6 @@ from seatrial.adapters.logs import folder_of
 from seatrial.backtest.requests import Answers, Labels, Requests, moment
 from seatrial.errors import InvalidDocumentError, Problem, UnavailableError
 from seatrial.evidence import Arm
-from seatrial.plan import Source
 from seatrial.units import short
 
 if TYPE_CHECKING:
@@ -327,7 +326,7 @@ def _columns(plan: Plan) -> set[str]:
 
 
 def _label_names(plan: Plan) -> set[str]:
-    asked = {each.label for each in plan.guardrails if each.source is Source.LABEL}
+    asked = {each.label for each in plan.guardrails if each.source.is_delayed}
     asked |= set() if plan.scores is None else {plan.scores.label}
     return {name for name in asked if name is not None}
 

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from seatrial.adapters import log_erasure, log_keeping
+from seatrial.adapters.counted import MEMORY, forget
 from seatrial.adapters.counting import REFERENCE, SETTLED
 from seatrial.adapters.log_keeping import keeping, partitions, require_finished, unfinished
 from seatrial.cli.options import ActorOption, JsonOption, ReasonOption, SettingsOption, opened
@@ -156,6 +157,7 @@ def erase(
             now=plant.clock.now(),
             progress=lambda paths: _each(paths, as_json=as_json),
         )
+        forget(plant.logs / MEMORY)
     if as_json:
         show_json({"files": done.files, "rows": done.rows, "records": [record.key for record in done.records]})
     elif done.files:

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from seatrial.cli.exits import ExitCode
+from seatrial.cli.labels import labels
 from seatrial.cli.options import JsonOption, RolloutArgument, SettingsOption, opened
 from seatrial.cli.terminal import ALARM, say, show_json, show_table
 from seatrial.control import recounting, replaying
@@ -220,7 +221,10 @@ def _look_document(look: Recounted) -> dict[str, Any]:
 
 
 #: Every command of the group, in the order in which help lists them, with an example.
-COMMANDS = ((verify, "seatrial evidence verify 3f9a"),)
-app = typer.Typer(help="Evidence that decisions rest on: recount it from the logs.")
+COMMANDS = (
+    (verify, "seatrial evidence verify 3f9a"),
+    (labels, "seatrial evidence labels 3f9a"),
+)
+app = typer.Typer(help="Evidence that decisions rest on: recount it from the logs, see how labels came.")
 for _command, _example in COMMANDS:
     app.command(epilog=f"Example: {_example}")(_command)

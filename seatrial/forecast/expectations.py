@@ -12,7 +12,7 @@ from scipy.optimize import brentq
 
 from seatrial.documents import suggestion
 from seatrial.errors import InvalidDocumentError, Problem
-from seatrial.plan import Consequence, Promotion, Source
+from seatrial.plan import Consequence, Promotion
 from seatrial.units import format_duration
 
 if TYPE_CHECKING:
@@ -221,7 +221,7 @@ class _Given:
             yield Problem(f"{place}.rate", "found no such number, expected the champion's rate of bad units", remedy)
         elif not 0 < rate < 1:
             yield Problem(f"{place}.rate", f"found {rate!r}, expected a rate above 0 % and below 100 %", "mend it")
-        if guardrail.source is not Source.LABEL or maturity is None:
+        if not guardrail.source.is_delayed or maturity is None:
             if guardrail.name in self.delays:
                 yield Problem(f"{place}.delay", "found it without labels, expected it with source label", "remove it")
         elif delay is None:

@@ -9,7 +9,6 @@ import numpy as np
 
 from seatrial.evidence import Key
 from seatrial.gates.finding import Finding, Question
-from seatrial.plan import Source
 from seatrial.stats import kernel, srm
 from seatrial.verdict import Verdict
 
@@ -119,7 +118,7 @@ def _counts(evidence: Evidence, plan: Plan) -> tuple[list[Key], NDArray[np.int64
 
 def _with_label(plan: Plan) -> list[Guardrail]:
     """Return the guardrails whose labels both arms have in proportion; not so where an action can hide them."""
-    return [each for each in plan.guardrails if each.source is Source.LABEL and not each.is_censored]
+    return [each for each in plan.guardrails if each.source.is_delayed and not each.is_censored]
 
 
 class _Part(NamedTuple):

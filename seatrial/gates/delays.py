@@ -9,7 +9,7 @@ import numpy as np
 
 from seatrial.evidence import WAIT_STEPS, Arm
 from seatrial.gates.finding import Finding, Question
-from seatrial.plan import Consequence, Source
+from seatrial.plan import Consequence
 from seatrial.stats.maturity import delay_equality
 from seatrial.stats.means import Score, log_e_above, log_e_below
 from seatrial.verdict import Verdict
@@ -35,7 +35,7 @@ def delays(evidence: Evidence, plan: Plan) -> list[Finding]:
 
 
 def _has_waits(guardrail: Guardrail) -> bool:
-    return guardrail.source is Source.LABEL and guardrail.mean is None
+    return guardrail.source.is_delayed and guardrail.mean is None
 
 
 def _compared(evidence: Evidence, guardrail: Guardrail, *, alpha: float) -> Finding:

@@ -17,7 +17,7 @@ import numpy as np
 from seatrial.gates import amounts
 from seatrial.gates.counted import Counted, Part, arms_of, counted, gap_of, harm_log_e, known, ratios, readable
 from seatrial.gates.finding import Finding, Question
-from seatrial.plan import Consequence, Source
+from seatrial.plan import Consequence
 from seatrial.stats import kernel
 from seatrial.stats.multiplicity import closed_benjamini_hochberg
 from seatrial.stats.rate import below
@@ -84,7 +84,7 @@ def exposure(evidence: Evidence, plan: Plan, *, rule_out: Margin) -> list[Findin
 def _needs_all(relief: _Relief) -> bool:
     """Return whether a unit that was not seen would pass for a good one, or for an average one."""
     guardrail = relief.seen.guardrail
-    return guardrail.mean is not None or (guardrail.source is Source.LABEL and not relief.margin.is_relative)
+    return guardrail.mean is not None or (guardrail.source.is_delayed and not relief.margin.is_relative)
 
 
 def promotion(evidence: Evidence, plan: Plan) -> list[Finding]:
@@ -374,7 +374,7 @@ def _with_coverage(finding: Finding, counts: Counted, at_least: float) -> Findin
     numbers = {**finding.numbers, "challenger_coverage": shares[0], "champion_coverage": shares[1]}
     if min(shares) >= at_least:
         return replace(finding, numbers=numbers)
-    is_measured = counts.guardrail.mean is not None and counts.guardrail.source is not Source.LABEL
+    is_measured = counts.guardrail.mean is not None and not counts.guardrail.source.is_delayed
     wanted = "number" if is_measured else "label"
     reason = (
         f"{finding.subject}: {shares[0]:.0%} (challenger) and {shares[1]:.0%} (champion) of the matured units have a"

@@ -14,7 +14,6 @@ from seatrial.gates.counted import harm_log_e
 from seatrial.gates.pairs import advice
 from seatrial.metrics.families import Absence
 from seatrial.metrics.seen import metric
-from seatrial.plan import Source
 from seatrial.report.quality_labels import label_guardrails
 from seatrial.report.quality_scores import scored_arms, shift_of
 from seatrial.stats import kernel
@@ -153,7 +152,7 @@ def _no_score_ratio(seen: Seen, evidence: Evidence) -> Iterator[Metric]:
 
 def _guardrail_bad_ratio(seen: Seen, evidence: Evidence) -> Iterator[Metric]:
     for guardrail in _counting(seen):
-        bad, units = ("matured_bad", "matured") if guardrail.source is Source.LABEL else ("bad", "units")
+        bad, units = ("matured_bad", "matured") if guardrail.source.is_delayed else ("bad", "units")
         series = evidence.series(guardrail.name)
         for arm, count, whole in zip(ARMS, series.total(bad), series.total(units), strict=True):
             ratio = _part(count, whole) if _has_threshold(evidence, guardrail) else Absence.NO_REFERENCE

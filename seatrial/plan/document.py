@@ -28,7 +28,7 @@ from seatrial.documents import (
 )
 from seatrial.evidence import Key
 from seatrial.plan.conditions import ACTION_COLUMNS, ASSIGNED_BY, Budget, is_after_decision, is_unset
-from seatrial.plan.guardrails import Consequence, Guardrail, Source
+from seatrial.plan.guardrails import Consequence, Guardrail
 from seatrial.plan.scores import Scores
 from seatrial.plan.stages import STAGE_ORDER, Approval, Canary, Labels, Promotion, Shadow, StageField
 from seatrial.units import SLOTS, digest_of, format_duration, share_to_slots
@@ -320,7 +320,7 @@ class Plan(Checked):
             yield Flaw(("guardrails",), finding, "declare the harm that must end a rollout")
 
     def _has_label_guardrail(self) -> bool:
-        return any(each.source is Source.LABEL and not each.dry_run for each in self.guardrails)
+        return any(each.source.is_delayed and not each.dry_run for each in self.guardrails)
 
     def _labels_have_a_guardrail(self) -> Iterator[Flaw]:
         if self._has_label_guardrail():
@@ -371,7 +371,7 @@ class Plan(Checked):
         counted = [
             condition
             for each in self.guardrails
-            if each.source is not Source.LABEL and not each.dry_run and each.consequence is not Consequence.NOTIFY
+            if not each.source.is_delayed and not each.dry_run and each.consequence is not Consequence.NOTIFY
             for condition in each.bad_when
             if condition.columns() & ACTION_COLUMNS
         ]

@@ -16,6 +16,12 @@ class Source(StrEnum):
     RUNTIME = "runtime"  #: the call itself: outcome, latency
     PROXY = "proxy"  #: what the release did: score, action
     LABEL = "label"  #: what turned out to be true, later
+    BUSINESS = "business"  #: what it was worth, later: an outcome or an amount that arrives as a label does
+
+    @property
+    def is_delayed(self) -> bool:
+        """Whether it arrives after the decision, under the name of a label."""
+        return self in (Source.LABEL, Source.BUSINESS)
 
 
 class Consequence(StrEnum):
@@ -79,8 +85,10 @@ class Guardrail(Checked):
     """A metric that may not get worse by more than its margin: a rate of bad units, a tail, or a mean."""
 
     name: Name = Field(description="what people call the guardrail")
-    source: Source = Field(description="runtime, proxy or label: where badness comes from, and so when it is known")
-    label: Name | None = Field(None, description="the name of the label, for source label only")
+    source: Source = Field(
+        description="runtime, proxy, label or business: where badness comes from, and so when it is known"
+    )
+    label: Name | None = Field(None, description="the name of the label, for source label or business only")
     bad_when: tuple[ConditionField, ...] = Field(
         (), min_length=1, exclude_if=is_unset, description="conditions on columns, any of which makes a unit bad"
     )
@@ -142,39 +150,40 @@ class Guardrail(Checked):
 
     def _label_and_maturity_fit_source(self) -> Iterator[Flaw]:
         for key, value in (("label", self.label), ("maturity", self.maturity)):
-            if self.source is Source.LABEL and value is None:
+            if self.source.is_delayed and value is None:
                 description = Guardrail.model_fields[key].description
-                finding = "found no such key, expected it with source label"
+                finding = f"found no such key, expected it with source {self.source}"
                 yield Flaw((key,), finding, f"add it: {key} is {description}")
-            if self.source is not Source.LABEL and value is not None:
-                finding = f"found it with source {self.source}, expected it with source label only"
+            if not self.source.is_delayed and value is not None:
+                finding = f"found it with source {self.source}, expected it with source label or business only"
                 yield Flaw((key,), finding, "remove it, or declare source: label")
 
     def _conditions_fit_source(self) -> Iterator[Flaw]:
         for at, condition in enumerate(self.bad_when):
             reads_label = "label" in condition.columns()
-            if self.source is Source.LABEL and not reads_label:
+            if self.source.is_delayed and not reads_label:
                 # Such a unit would be bad at once, while the good ones still wait for their labels.
                 finding = "found a condition without label, expected every one to read it"
                 yield Flaw(("bad_when", at), finding, "add label, or make this a guardrail with source proxy")
-            if self.source is not Source.LABEL and reads_label:
+            if not self.source.is_delayed and reads_label:
                 finding = f"found label in a guardrail with source {self.source}"
                 yield Flaw(("bad_when", at), finding, "declare source: label, with label and maturity")
 
     def _measure_fits_source(self) -> Iterator[Flaw]:
-        if self.exceeds is not None and (self.source is Source.LABEL or self.exceeds.column == "label"):
+        if self.exceeds is not None and (self.source.is_delayed or self.exceeds.column == "label"):
             finding = (
                 f"found exceeds {self.exceeds.column} with source {self.source}, expected a column of the decision"
             )
             yield Flaw(("exceeds",), finding, "name a column of the decision log, with source runtime or proxy")
-        if self.mean is not None and (self.mean.of == "label") != (self.source is Source.LABEL):
+        if self.mean is not None and (self.mean.of == "label") != (self.source.is_delayed):
             finding = (
-                f"found the mean of {self.mean.of} with source {self.source}, expected label with source label only"
+                f"found the mean of {self.mean.of} with source {self.source},"
+                " expected label with source label or business only"
             )
             yield Flaw(
                 ("mean", "of"), finding, "average label with source label, any other column with runtime or proxy"
             )
-        if self.mean is not None and self.mean.window is not None and self.source is Source.LABEL:
+        if self.mean is not None and self.mean.window is not None and self.source.is_delayed:
             finding = "found window with source label, expected the label of one decision"
             yield Flaw(("mean", "window"), finding, "remove window; labels of several decisions have no common window")
 
@@ -190,8 +199,8 @@ class Guardrail(Checked):
                 yield Flaw(("only_when", at), finding, f"move {column} to bad_when, or remove it")
 
     def _observed_when_fits_source(self) -> Iterator[Flaw]:
-        if self.observed_when and self.source is not Source.LABEL:
-            finding = f"found it with source {self.source}, expected it with source label only"
+        if self.observed_when and not self.source.is_delayed:
+            finding = f"found it with source {self.source}, expected it with source label or business only"
             yield Flaw(("observed_when",), finding, "remove it; only labels can be hidden by an action")
         for at, condition in enumerate(self.observed_when):
             if "label" in condition.columns():

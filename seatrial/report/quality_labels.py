@@ -11,7 +11,6 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from seatrial.evidence import WAIT_STEPS, Arm
-from seatrial.plan import Source
 from seatrial.report.plots import (
     _DPI,
     _GREY,
@@ -69,7 +68,7 @@ def label_counts(evidence: Evidence, plan: Plan) -> list[LabelCounts]:
 
 def label_guardrails(plan: Plan) -> list[Guardrail]:
     """Return the guardrails that wait for a label."""
-    return [guardrail for guardrail in plan.guardrails if guardrail.source is Source.LABEL]
+    return [guardrail for guardrail in plan.guardrails if guardrail.source.is_delayed]
 
 
 def _counts(evidence: Evidence, guardrail: Guardrail, arm: Arm) -> LabelCounts:

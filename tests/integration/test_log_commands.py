@@ -8,6 +8,7 @@ from builders import DAY, POINT, T0, a_plan, a_rollout
 from log_builders import ClockAt, a_label, a_row, files, rows_of, write
 
 from seatrial.adapters.clock import ReplayClock
+from seatrial.adapters.counted import MEMORY
 from seatrial.adapters.log_keeping import keeping
 from seatrial.cli import main
 from seatrial.cli.logs import COMMANDS
@@ -182,6 +183,9 @@ def test_a_rollout_whose_plan_nobody_knows_keeps_everything(run, logs, store):
 
 
 def test_erase_takes_the_unit_out_and_the_ledger_names_who_and_why_and_not_whom(run, logs, store):
+    memory = logs / MEMORY / "one-rollout" / "units-1.parquet"
+    memory.parent.mkdir(parents=True)
+    memory.write_bytes(KEY.encode())
     done = told(run, "erase", "--unit", KEY, "--reason", "request 118", "--as", "privacy")
     assert (done["files"], done["rows"]) == (6, 6)
     (entry,) = store.entries()
@@ -192,6 +196,7 @@ def test_erase_takes_the_unit_out_and_the_ledger_names_who_and_why_and_not_whom(
     )
     assert KEY not in json.dumps(entry.record.document())
     assert KEY not in repr(rows_of(logs))
+    assert not memory.exists()
     assert len({row["unit_key"] for row in rows_of(logs)}) == 4
     assert "no row names this unit" in run("erase", "--unit", KEY, "--reason", "request 118")[1]
 

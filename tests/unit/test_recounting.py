@@ -419,7 +419,9 @@ def test_the_command_ends_with_1_when_it_can_no_longer_be_verified(command):
     assert "recounted: " not in out
 
 
-@pytest.mark.parametrize(("command_", "example"), [("verify", "seatrial evidence verify")])
+@pytest.mark.parametrize(
+    ("command_", "example"), [("verify", "seatrial evidence verify"), ("labels", "seatrial evidence labels")]
+)
 def test_the_command_has_help_with_an_example(command_, example, capsys):
     assert main(["evidence", command_, "--help"]) == 0
     assert f"Example: {example}" in " ".join(capsys.readouterr().out.split())
@@ -430,3 +432,20 @@ def test_a_record_of_another_decision_point_explains_nothing(trial):
     trial.store.append([Record(NOW, "logs.expired", "platform", "another", None, "another", body)])
     shutil.rmtree(trial.partition("labels", "2013-06-03").folder)
     assert only(trial.verify()).match is Match.UNEXPLAINED
+
+
+def test_labels_are_counted_by_how_they_came_and_those_of_nobody_as_well(command, capsys):
+    trial, _ = command
+    again, against = a_label(30, value=0.0), a_label(30, value=1.0)
+    write(trial.root, [], [again, against, a_label(31, decision_id="of nobody")])
+    capsys.readouterr()
+    assert main(["evidence", "labels", trial.rollout.id, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["orphans"] == {"late": 1}
+    assert sum(row["repeated"] for row in found["labels"]) == 1
+    assert sum(row["contradictory"] for row in found["labels"]) == 1
+    assert sum(row["labelled"] for row in found["labels"]) == len(HOURS)
+    assert main(["evidence", "labels", trial.rollout.id]) == 0
+    out = capsys.readouterr().out
+    assert "late: 1 labels belong to no decision in the log" in out
+    assert "the last arrival counts" in out

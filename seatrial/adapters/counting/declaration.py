@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from seatrial.plan import Source
 from seatrial.stats.scores import ScoreGrid
 
 if TYPE_CHECKING:
@@ -88,7 +87,7 @@ class Declaration:
     @cached_property
     def maturities(self) -> Mapping[str, tuple[int, ...]]:
         """For each label that is read, the windows in which it is, in microseconds, shortest first."""
-        asked = [(g.label, g.maturity) for g in self.plan.guardrails if g.source is Source.LABEL]
+        asked = [(g.label, g.maturity) for g in self.plan.guardrails if g.source.is_delayed]
         if self.plan.scores is not None:
             asked.append((self.plan.scores.label, self.plan.scores.maturity))
         windows: dict[str, set[int]] = {}
@@ -130,7 +129,7 @@ class Declaration:
     def _flags(self, index: int, guardrail: Guardrail) -> Flags:
         inside = f"inside_{index}" if guardrail.only_when else ALWAYS
         hidden = f"hidden_{index}" if guardrail.is_censored else NEVER
-        is_label = guardrail.source is Source.LABEL
+        is_label = guardrail.source.is_delayed
         matured = f"matured_{micros(guardrail.maturity)}" if is_label else ALWAYS
         if guardrail.mean is not None:
             matured = f"closed_{index}" if guardrail.mean.window is not None else matured
@@ -168,9 +167,9 @@ class Declaration:
         found: list[str] = []
         for index, (guardrail, flags) in enumerate(zip(self.plan.guardrails, self.flags, strict=True)):
             found += [bit for bit in (flags.inside, flags.hidden) if bit not in (ALWAYS, NEVER)]
-            if guardrail.source is not Source.LABEL and flags.bad != NEVER:
+            if not guardrail.source.is_delayed and flags.bad != NEVER:
                 found.append(flags.bad)
-            if guardrail.source is Source.LABEL:
+            if guardrail.source.is_delayed:
                 found += [f"terms_{index}_{at}" for at, _ in enumerate(guardrail.bad_when)]
         return tuple(found)
 
@@ -179,7 +178,7 @@ class Declaration:
         """The guardrails on labels, those with the same label and window together."""
         groups: dict[tuple[str, int], list[int]] = {}
         for index, guardrail in enumerate(self.plan.guardrails):
-            if guardrail.source is Source.LABEL and guardrail.label is not None:
+            if guardrail.source.is_delayed and guardrail.label is not None:
                 groups.setdefault((guardrail.label, micros(guardrail.maturity)), []).append(index)
         return tuple(Awaited(label, maturity, tuple(some)) for (label, maturity), some in groups.items())
 

@@ -146,6 +146,11 @@ class Looker:
         ((found,),) = self.engine.rows(statements.crossed(self.plan.unit))
         return int(found)
 
+    def orphans(self) -> dict[str, int]:
+        """Return by name how many labels arrived during the rollout for no decision in the log."""
+        names = self.declaration(None).maturities
+        return dict(self.engine.rows(statements.orphans(names, self.scope, self.now))) if names else {}
+
     def checked(self, relation: str = "decisions") -> tuple[int, dict[str, int]]:
         """Return how many decisions of the rollout there are, and how many are set aside for each reason."""
         ((read, *aside),) = self.engine.rows(statements.set_aside(self.scope, self.now, relation))

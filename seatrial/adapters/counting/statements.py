@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol, assert_never
 
 from seatrial.adapters.counting.declaration import ALWAYS, NEVER, ROW_BITS, Declaration, micros, packed
 from seatrial.evidence import AMOUNT_STEP, DIVISOR_STEP, WAIT_STEPS
-from seatrial.plan import Above, AtLeast, OneOf, Source
+from seatrial.plan import Above, AtLeast, OneOf
 from seatrial.stats.exceedance import BUCKETS, LARGEST, LOG_GAMMA, SMALLEST
 
 if TYPE_CHECKING:
@@ -405,7 +405,7 @@ class Statements:
             if guardrail.mean is not None:
                 found[f"amount_{index}"] = " AND ".join(f"{each} IS NOT NULL" for each in self._amount_of(index))
                 found[f"closed_{index}"] = f"window_{index}.unit IS NOT NULL"
-            elif guardrail.source is Source.LABEL:
+            elif guardrail.source.is_delayed:
                 at = self.declaration.label_at(guardrail.label)
                 found[f"bad_{index}"] = self._bad_label(index, guardrail, f"known_{at}", found)
                 within = f"within_{at}_{micros(guardrail.maturity)}"
