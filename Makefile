@@ -5,6 +5,8 @@
 
 BIN := .venv/bin
 TESTS := seatrial deployments tests
+# Two processes: what waits for servers leaves a core to what computes.
+PARALLEL := -n 2 --dist loadgroup --no-loadscope-reorder
 
 # $(call timed,NAME,COMMAND) runs COMMAND, says how long it took and passes its exit code on.
 timed = @began=$$(date +%s); $(2); code=$$?; printf '%-12s %s s\n' "$(1)" "$$(($$(date +%s) - began))"; exit $$code
@@ -29,7 +31,7 @@ up: env ## keep the local stack up until Ctrl-C and print where it answers
 	@$(BIN)/python -m deployments.local
 
 test: env browser prometheus ## run doctests and tests; TESTS=tests/unit runs a part
-	$(call timed,tests,$(BIN)/python -m pytest --doctest-modules $(TESTS))
+	$(call timed,tests,$(BIN)/python -m pytest $(PARALLEL) --doctest-modules $(TESTS))
 
 lint: env ## check style, format and types
 	$(call timed,ruff,$(BIN)/ruff check . && $(BIN)/ruff format --check .)

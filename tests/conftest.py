@@ -13,6 +13,10 @@ TESTS = Path(__file__).parent
 
 # What fails in a second comes before what takes minutes.
 ORDER = ("doctest", "unit", "laws", "golden", "architecture", "calibration", "integration", "flows", "browser")
+# With several processes the longest work comes first, else one of them is left alone with it at the end.
+LONGEST_FIRST = ("flows", "browser", "calibration", "integration", "laws", "unit", "doctest", "golden", "architecture")
+# These start a server, a worker and a database each: they take turns in one process.
+LIVE = ("flows", "browser")
 
 # Scripts that made the golden numbers need packages that the tests do not.
 collect_ignore_glob = ["golden/make_*.py"]
@@ -70,12 +74,19 @@ def folder_of(path: Path) -> str:
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items):
-    items.sort(key=lambda item: place_of(folder_of(item.path)))
+def pytest_collection_modifyitems(config, items):
+    if not hasattr(config, "workerinput") and not config.getoption("numprocesses", None):
+        items.sort(key=lambda item: place_of(folder_of(item.path)))
+        return
+    items.sort(key=lambda item: place_of(folder_of(item.path), LONGEST_FIRST))
+    for item in items:
+        # A file's tests stay together, for they share what was made for them.
+        group = "live" if folder_of(item.path) in LIVE else str(item.path)
+        item.add_marker(pytest.mark.xdist_group(group))
 
 
-def place_of(folder: str) -> int:
-    return ORDER.index(folder) if folder in ORDER else len(ORDER)
+def place_of(folder: str, order: tuple[str, ...] = ORDER) -> int:
+    return order.index(folder) if folder in order else len(order)
 
 
 def pytest_terminal_summary(terminalreporter):
