@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from seatrial.plan import Plan
     from seatrial.ports import Scope
 
-#: Logs up to this size have few enough rows to be kept in memory as they are.
+#: Logs up to this size fit into memory as they are.
 SMALL_BYTES = 32 << 20
 
 _NO_LABELS = (
@@ -50,8 +50,8 @@ class ParquetLogs:
         labels = log_files(self.root, "labels", scope.decision_point)
         try:
             with duck_engine() as engine:
-                open_logs(engine, scope, decisions, labels)
-                evidence = Looker(engine, plan, scope, now, is_small=_is_small(decisions)).look()
+                open_logs(engine, scope, decisions, labels, once=_is_small([*decisions, *labels]))
+                evidence = Looker(engine, plan, scope, now).look()
         except duckdb.Error as error:
             raise UnavailableError(f"{self.root}: the logs could not be read: {error}") from error
         return replace(evidence, sources=self.sources(decisions, labels))
@@ -104,10 +104,13 @@ def log_files(root: Path, kind: str, decision_point: str) -> list[Path]:
     return [file for folder in folders for file in present_files(folder)]
 
 
-def open_logs(engine: DuckDB, scope: Scope, decisions: Sequence[Path], labels: Sequence[Path]) -> None:
-    """Let the engine read these files as the relations `decisions` and `labels`."""
-    engine.view("decisions", decisions_of(decisions, scope))
-    engine.view("labels", labels_of(labels))
+def open_logs(
+    engine: DuckDB, scope: Scope, decisions: Sequence[Path], labels: Sequence[Path], *, once: bool = False
+) -> None:
+    """Let the engine read these files as the relations `decisions` and `labels`: for each statement, or only `once`."""
+    name = engine.keep if once else engine.view
+    name("decisions", decisions_of(decisions, scope))
+    name("labels", labels_of(labels))
 
 
 def decisions_of(files: Sequence[Path], scope: Scope) -> str:

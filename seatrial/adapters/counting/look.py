@@ -49,7 +49,6 @@ class Looker:
     plan: Plan
     scope: Scope
     now: datetime
-    is_small: bool = False  #: whether the rows of the rollout are better kept than read for each statement
     tell: Callable[[str], None] = _silent  #: told what is done next
 
     def look(self) -> Evidence:
@@ -94,8 +93,7 @@ class Looker:
         """Return everything that is counted, from the logs alone; keeps `units`, `firsts` and `pairs`."""
         asked = self.statements(frozen)
         read, set_aside = self.checked()
-        name_rows = self.engine.keep if self.is_small else self.engine.view
-        name_rows("rows_of", statements.rows(self.scope, self.now, is_sound=not set_aside))
+        self.engine.view("rows_of", statements.rows(self.scope, self.now, is_sound=not set_aside))
         self.tell("finding the first decision of each unit")
         self.engine.keep("units", statements.units_on_trial(self.plan.unit))
         self.keep_firsts(asked)
