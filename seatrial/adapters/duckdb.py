@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from seatrial.ports import Scope
 
 #: Logs up to this size fit into memory as they are.
-SMALL_BYTES = 32 << 20
+SMALL_BYTES = 8 << 20
 
 _NO_LABELS = (
     "SELECT NULL::VARCHAR AS decision_id, NULL::VARCHAR AS name, NULL::DOUBLE AS value,"
