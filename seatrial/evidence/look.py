@@ -44,6 +44,8 @@ class Evidence:
     set_aside: Mapping[str, int] = field(default_factory=dict)  #: bad rows that nothing counts, by reason
     #: digest of the files or batches that were read, by log and date; no part of the evidence, which is what they say
     sources: Mapping[str, str] = field(default_factory=dict, compare=False)
+    #: plain data and digest, made once: a judged look is recorded, shown and stored
+    _made: dict[str, Any] = field(default_factory=dict, init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "cells", Table.of(self.cells))
@@ -135,11 +137,17 @@ class Evidence:
         return Histograms(self.rho, challenger, champion)
 
     def document(self) -> dict[str, Any]:
-        """Return the evidence as plain data, in one order whatever the order of the looks."""
+        """Return the evidence as plain data, in one order whatever the order of the looks; do not change it."""
+        if "document" not in self._made:
+            self._made["document"] = self._document()
+        document: dict[str, Any] = self._made["document"]
+        return document
+
+    def _document(self) -> dict[str, Any]:
         return {
             "newest": None if self.newest is None else format_time(self.newest),
             "epochs": [[n, f"{self.epochs[n].share:.4f}", self.epochs[n].stage] for n in self.numbers],
-            "cells": _rows(self.cells),
+            "cells": Table.of(self.cells).document(),
             "assigned": [[n, arm, self.assigned[n, arm]] for n, arm in sorted(self.assigned)],
             "shadow": self.shadow.values(),
             "moments": _rows(self.moments),
@@ -157,7 +165,10 @@ class Evidence:
     @property
     def digest(self) -> str:
         """Digest that approvals and ledger records name."""
-        return digest_of(self.document())
+        if "digest" not in self._made:
+            self._made["digest"] = digest_of(self.document())
+        digest: str = self._made["digest"]
+        return digest
 
 
 @dataclass(frozen=True, slots=True)

@@ -93,4 +93,3 @@ def _cell(where: Sequence[Any]) -> Cell:
 def _place(column: str, value: str) -> tuple[str | None, str | None]:
     """Return the slice; all units are written as an empty column."""
     return (column, value) if column else (None, None)
-

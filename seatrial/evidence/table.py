@@ -103,6 +103,17 @@ class Table(Mapping[Cell, Tally]):
         found[is_known] = counts[rows[is_known]]
         return found
 
+    def document(self) -> list[list[str | int]]:
+        """Return the tallies as rows of plain data in the order of their cells: the cell, then the counts."""
+        keys = [(key.guardrail, key.slice_column or "", key.slice_value or "") for key in self.keys_at]
+        places = np.argwhere(self.array.any(axis=-1))
+        counts = self.array[tuple(places.T)].tolist()
+        rows = [
+            [*keys[at], self.numbers[epoch], ARMS[arm], *each]
+            for (at, arm, epoch), each in zip(places.tolist(), counts, strict=True)
+        ]
+        return sorted(rows, key=lambda row: row[:5])
+
     def __getitem__(self, cell: Cell) -> Tally:
         place = self._place(cell)
         if not self.array[place].any():
