@@ -6,7 +6,7 @@
 BIN := .venv/bin
 TESTS := seatrial deployments tests
 # Two processes: what waits for servers leaves a core to what computes.
-PARALLEL := -n 2 --dist loadgroup --no-loadscope-reorder
+PARALLEL := -n 2 --no-loadscope-reorder
 
 # $(call timed,NAME,COMMAND) runs COMMAND, says how long it took and passes its exit code on.
 timed = @began=$$(date +%s); $(2); code=$$?; printf '%-12s %s s\n' "$(1)" "$$(($$(date +%s) - began))"; exit $$code

@@ -79,10 +79,19 @@ def pytest_collection_modifyitems(config, items):
         items.sort(key=lambda item: place_of(folder_of(item.path)))
         return
     items.sort(key=lambda item: place_of(folder_of(item.path), LONGEST_FIRST))
-    for item in items:
-        # A file's tests stay together, for they share what was made for them.
-        group = "live" if folder_of(item.path) in LIVE else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(group))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Keep the tests of a file together, for they share what was made for them."""
+    from xdist.scheduler import LoadScopeScheduling  # noqa: PLC0415 - only where several processes run
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            file = nodeid.split("::")[0]
+            return "live" if file.startswith(tuple(f"tests/{folder}/" for folder in LIVE)) else file
+
+    return ByFile(config, log)
 
 
 def place_of(folder: str, order: tuple[str, ...] = ORDER) -> int:

@@ -21,7 +21,7 @@ import duckdb
 
 from seatrial.adapters.counting import Counted, Looker, aged, evidence_of, statements
 from seatrial.adapters.counting.statements import quoted, whole
-from seatrial.adapters.duckdb import decisions_of, identity_of, labels_of, log_files, open_logs
+from seatrial.adapters.duckdb import decisions_of, identity_of, labels_of, log_files, open_logs, open_quarantine
 from seatrial.adapters.engines import DuckDB, duck_engine
 from seatrial.adapters.log_files import make_folder
 from seatrial.errors import UnavailableError
@@ -168,7 +168,8 @@ class _Look:
         self._memory.write(advanced)
         declaration = self._looker.declaration(advanced.frozen)
         evidence = evidence_of(declaration, advanced.counted, advanced.frozen, now=self._now)
-        return replace(evidence, sources=sources)
+        open_quarantine(self._engine, self._logs.root, self._scope)
+        return replace(self._looker.told(evidence), sources=sources)
 
     def _anew(self, frozen: Frozen | None) -> _State:
         open_logs(self._engine, self._scope, self._decisions, self._labels)

@@ -30,6 +30,10 @@ _NO_LABELS = (
     "SELECT NULL::VARCHAR AS decision_id, NULL::VARCHAR AS name, NULL::DOUBLE AS value,"
     " NULL::BIGINT AS arrived_us WHERE false"
 )
+_NO_QUARANTINE = (
+    "SELECT NULL::VARCHAR AS kind, NULL::VARCHAR AS rollout_id, NULL::VARCHAR AS reason, NULL::BIGINT AS seen_us"
+    " WHERE false"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +55,7 @@ class ParquetLogs:
         try:
             with duck_engine() as engine:
                 open_logs(engine, scope, decisions, labels, once=_is_small([*decisions, *labels]))
+                open_quarantine(engine, self.root, scope)
                 evidence = Looker(engine, plan, scope, now).look()
         except duckdb.Error as error:
             raise UnavailableError(f"{self.root}: the logs could not be read: {error}") from error
@@ -111,6 +116,13 @@ def open_logs(
     name = engine.keep if once else engine.view
     name("decisions", decisions_of(decisions, scope))
     name("labels", labels_of(labels))
+
+
+def open_quarantine(engine: DuckDB, root: Path, scope: Scope) -> None:
+    """Let the engine read the rows that were turned away as the relation `quarantine`."""
+    files = log_files(root, "quarantine", scope.decision_point)
+    found = f"SELECT *, epoch_us(seen_at) AS seen_us FROM {_parquet(files)}" if files else _NO_QUARANTINE  # noqa: S608
+    engine.view("quarantine", found)
 
 
 def decisions_of(files: Sequence[Path], scope: Scope) -> str:

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from seatrial.plan import Plan
     from seatrial.ports import Scope
 
+#: Whoever writes a lake that Spark reads keeps a quarantine of their own.
+_NO_QUARANTINE = "SELECT '' AS kind, '' AS rollout_id, '' AS reason, CAST(0 AS BIGINT) AS seen_us WHERE false"
+
 
 @dataclass(frozen=True, slots=True)
 class PostgresLogs:
@@ -60,6 +63,11 @@ class PostgresLogs:
                     CREATE TEMP VIEW labels AS
                     SELECT *, CAST(extract(epoch FROM arrived_at) * 1000000 AS BIGINT) AS arrived_us
                     FROM label_log WHERE decision_point = {point}
+                """)  # noqa: S608 quoted
+                connection.exec_driver_sql(f"""
+                    CREATE TEMP VIEW quarantine AS
+                    SELECT *, CAST(extract(epoch FROM seen_at) * 1000000 AS BIGINT) AS seen_us
+                    FROM quarantine_log WHERE decision_point = {point}
                 """)  # noqa: S608 quoted
                 # What was kept for the look goes with the transaction, which nobody commits.
                 yield Looker(PostgreSQL(connection), plan, scope, now)
@@ -103,6 +111,7 @@ class SparkLogs:
             self.session.sql(
                 f"SELECT *, unix_micros(arrived_at) AS arrived_us FROM {self.labels}"  # noqa: S608 named by the caller
             ).createOrReplaceTempView("labels")
+            self.session.sql(_NO_QUARANTINE).createOrReplaceTempView("quarantine")
             return Looker(engine, plan, scope, now).look()
         except PySparkException as error:
             raise UnavailableError(f"Spark: the logs could not be read: {error}") from error

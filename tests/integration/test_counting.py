@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import numpy as np
 import pytest
-from builders import DAY, HOUR, T0
+from builders import DAY, HOUR, POINT, T0
 from counting_logs import (
     EPOCH,
     FIRST_DATE,
@@ -30,6 +30,7 @@ from counting_logs import (
 )
 
 from seatrial.adapters.duckdb import ParquetLogs
+from seatrial.adapters.logs import LogWriter
 from seatrial.evidence import (
     AMOUNT_STEP,
     DIVISOR_STEP,
@@ -488,3 +489,27 @@ def test_the_reference_ends_before_the_rollout_and_is_the_champions_alone(tmp_pa
     found = look(tmp_path, some_days(*(before(at) for at in range(10)), *others))
     assert found.frozen.quantiles["slow"] == 1.0
     assert sum(found.frozen.scores.values()) == 10
+
+
+def test_rows_that_were_turned_away_at_the_door_are_counted_by_their_reason(tmp_path):
+    clock = FixedClock(T0 + 2 * HOUR)
+    writer = LogWriter(tmp_path, POINT, ("origin",), clock)
+    writer.decision(a_row())
+    writer.decision(a_row(decision_id="d1", share=3.0))
+    writer.decision(a_row(decision_id="d2", share=3.0, rollout_id="another"))
+    writer.label(a_label(a_row(), value=math.nan))
+    assert writer.flush().quarantined == 3
+    found = look(tmp_path)
+    assert found.rows == 1
+    assert found.set_aside == {"share.out_of_range": 1, "value.not_a_number": 1}
+    assert ParquetLogs(tmp_path).look(PLAN, SCOPE, now=T0 + HOUR).set_aside == {}
+
+
+class FixedClock:
+    """A clock that stands."""
+
+    def __init__(self, moment):
+        self._moment = moment
+
+    def now(self):
+        return self._moment

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from seatrial.adapters.counting import statements
@@ -22,9 +23,9 @@ if TYPE_CHECKING:
 
 
 class Engine(Dialect, Protocol):
-    """A database with the relations `decisions` and `labels`, whose times are also whole microseconds.
+    """A database with the relations `decisions`, `labels` and `quarantine`, whose times are also whole microseconds.
 
-    `decisions` has the columns of the decision log and decided_us, `labels` those of the label log and arrived_us.
+    They have the columns of the logs, and decided_us, arrived_us and seen_us.
     """
 
     def view(self, name: str, query: str) -> None:
@@ -54,7 +55,14 @@ class Looker:
     def look(self) -> Evidence:
         """Return the evidence of a whole look."""
         frozen = self.frozen()
-        return evidence_of(self.declaration(frozen), self.counted(frozen), frozen, now=self.now)
+        counted = self.counted(frozen)
+        return self.told(evidence_of(self.declaration(frozen), counted, frozen, now=self.now))
+
+    def told(self, evidence: Evidence) -> Evidence:
+        """Return the evidence with the rows that were turned away before they came into the log."""
+        set_aside = Counter(evidence.set_aside)
+        set_aside.update(dict(self.engine.rows(statements.turned_away(self.scope, self.now))))
+        return replace(evidence, set_aside=dict(set_aside))
 
     def declaration(self, frozen: Frozen | None) -> Declaration:
         """Return what is counted, with the frozen thresholds."""

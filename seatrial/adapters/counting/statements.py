@@ -94,6 +94,22 @@ def set_aside(scope: Scope, now: datetime, relation: str = "decisions") -> str:
     return f"SELECT count(*), {', '.join(counts)} FROM {relation} WHERE {_is_of(scope, now)}"  # noqa: S608
 
 
+def turned_away(scope: Scope, now: datetime) -> str:
+    """Return the query of rows in quarantine by reason: decisions of the rollout, and labels since its start.
+
+    A label names no rollout; one that was turned away may have been about any decision of its decision point. A
+    writer without a clock does not say when it turned a row away.
+    """
+    return f"""
+        SELECT reason, count(*) FROM quarantine
+        WHERE (
+            kind = 'decisions' AND rollout_id = {quoted(scope.rollout_id)}
+            AND (seen_us IS NULL OR seen_us <= {whole(now)})
+        ) OR (kind = 'labels' AND seen_us <= {whole(now)} AND seen_us >= {whole(scope.since)})
+        GROUP BY reason
+    """  # noqa: S608
+
+
 def _rules(scope: Scope) -> dict[str, str]:
     known = {
         "since": whole(scope.since),
