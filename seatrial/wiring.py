@@ -14,6 +14,7 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
 from seatrial.adapters.clock import ReplayClock, WallClock
 from seatrial.adapters.counted import MEMORY, CountedLogs
+from seatrial.adapters.counting import silent
 from seatrial.adapters.duckdb import ParquetLogs
 from seatrial.adapters.prometheus import PrometheusRuntime
 from seatrial.adapters.readings import PLACEHOLDERS
@@ -25,7 +26,7 @@ from seatrial.errors import InvalidDocumentError, Problem
 from seatrial.ports import Ports, Quantity
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from seatrial.ports import Clock, EvidenceSource, LogSource
 
@@ -130,8 +131,10 @@ def settings_path(environment: Mapping[str, str]) -> Path:
     return Path(environment.get(SETTINGS_VARIABLE, str(DEFAULT_SETTINGS)))
 
 
-def open_plant(path: Path, environment: Mapping[str, str]) -> Plant:
+def open_plant(path: Path, environment: Mapping[str, str], tell: Callable[[str], None] = silent) -> Plant:
     """Return the control plane that the settings file at `path` describes; creates missing tables.
+
+    What a look at the logs does next is said to `tell`.
 
     Raises InvalidDocumentError for bad settings, UnavailableError when the database does not answer.
     """
@@ -146,7 +149,7 @@ def open_plant(path: Path, environment: Mapping[str, str]) -> Plant:
         raise InvalidDocumentError([Problem(where, "found text that is no database URL", remedy)]) from error
     store.create_tables()
     clock: Clock = WallClock() if settings.replay_clock is None else ReplayClock(base / settings.replay_clock)
-    evidence, recount = _evidence(settings, base / settings.logs)
+    evidence, recount = _evidence(settings, base / settings.logs, tell)
     ports = Ports(
         store=store,
         evidence=evidence,
@@ -157,12 +160,12 @@ def open_plant(path: Path, environment: Mapping[str, str]) -> Plant:
     return Plant(ports, clock, store, base / settings.logs, recount)
 
 
-def _evidence(settings: Settings, logs: Path) -> tuple[EvidenceSource, LogSource]:
+def _evidence(settings: Settings, logs: Path, tell: Callable[[str], None]) -> tuple[EvidenceSource, LogSource]:
     """Return the source of looks, and the one that goes on from no earlier look."""
     if settings.warehouse is not None:
         tables = PostgresLogs(sa.create_engine(settings.warehouse))
         return tables, tables
-    whole = ParquetLogs(logs)
+    whole = ParquetLogs(logs, tell)
     return CountedLogs(whole, logs / MEMORY), whole
 
 

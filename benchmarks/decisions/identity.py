@@ -7,7 +7,7 @@ looked at after each hour of a list, by one process or by a new one each time, a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -189,5 +189,7 @@ def _looks(plan: Plan, logs: ParquetLogs, hours: Sequence[int] = LOOKS) -> dict[
         evidence = logs.look(plan, scope, now=now)
         stage = min((hour - 1) // RAMP.ticks, len(RAMP.shares) - 1)
         rollout = rollout_at(plan, first_canary(plan) + stage, STARTED + HOUR * RAMP.ticks * stage)
-        found[hour] = (evidence.digest, judged(evidence, plan, rollout, now=now))
+        # How often a row was delivered is counted too, and may differ; what is judged may not.
+        delivered_once = replace(evidence, rows=0, labels={})
+        found[hour] = (delivered_once.digest, judged(evidence, plan, rollout, now=now))
     return found

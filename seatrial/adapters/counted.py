@@ -154,7 +154,7 @@ class _Look:
         self._scope = scope
         self._decisions, self._labels = decisions, labels
         self._memory = memory
-        self._looker = Looker(engine, plan, scope, now)
+        self._looker = Looker(engine, plan, scope, now, logs.tell)
         self._now = now
 
     def evidence(self) -> Evidence:
@@ -211,6 +211,7 @@ class _Look:
         parts = [self._memory.folder / name for names in state.parts.values() for name in names]
         if is_rewritten or state.now > self._now or len(parts) > MOST_PARTS or not all(map(_is_file, parts)):
             return None
+        self._logs.tell("finding out what has changed since the last look")
         self._open_new(state)
         if not self._adds_units_only(state):
             return None

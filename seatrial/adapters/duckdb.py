@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import duckdb
 
-from seatrial.adapters.counting import REFERENCE, SETTLED, Looker
+from seatrial.adapters.counting import REFERENCE, SETTLED, Looker, silent
 from seatrial.adapters.engines import DuckDB, duck_engine
 from seatrial.adapters.log_files import digest_file, present_files
 from seatrial.errors import UnavailableError
@@ -16,7 +16,7 @@ from seatrial.evidence import Evidence
 from seatrial.units import digest_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from datetime import datetime
     from pathlib import Path
 
@@ -41,6 +41,7 @@ class ParquetLogs:
     """The logs under one directory."""
 
     root: Path
+    tell: Callable[[str], None] = silent  #: told what a look does next
     digests: dict[str, str] = field(default_factory=dict, compare=False, repr=False)  #: of files that were read
 
     def look(self, plan: Plan, scope: Scope, *, now: datetime) -> Evidence:
@@ -56,7 +57,7 @@ class ParquetLogs:
             with duck_engine() as engine:
                 open_logs(engine, scope, decisions, labels, once=_is_small([*decisions, *labels]))
                 open_quarantine(engine, self.root, scope)
-                evidence = Looker(engine, plan, scope, now).look()
+                evidence = Looker(engine, plan, scope, now, self.tell).look()
         except duckdb.Error as error:
             raise UnavailableError(f"{self.root}: the logs could not be read: {error}") from error
         return replace(evidence, sources=self.sources(decisions, labels))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from seatrial.adapters.prefect_api import PrefectApi
+from seatrial.cli.terminal import Progress
 from seatrial.wiring import SETTINGS_VARIABLE, open_plant
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ RolloutArgument = Annotated[str, typer.Argument(metavar="ROLLOUT", help="Id, or 
 @contextmanager
 def opened(settings: Path) -> Iterator[Plant]:
     """Give the control plane that `settings` describe, and its connections back at the end."""
-    plant = open_plant(settings, os.environ)
+    plant = open_plant(settings, os.environ, Progress())
     try:
         yield plant
     finally:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from rich.cells import cell_len
@@ -22,6 +23,8 @@ SENTENCES = frozenset({"what", "reason"})
 #: Below this width a column of sentences reads worse than labelled lines do.
 _LEAST_SENTENCE = 24
 _GAP = 2
+#: Seconds after which somebody wonders whether anything happens.
+PATIENCE_S = 3.0
 #: Style of what must not be overlooked.
 ALARM = "bold red"
 
@@ -35,6 +38,19 @@ def printable(text: str) -> str:
     'fine\nreason \\x1b[2J'
     """
     return "".join(c if c == "\n" or c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+class Progress:
+    """Says on a terminal what takes long, once it has; a pipe and a file are told nothing."""
+
+    def __init__(self) -> None:
+        self._began = monotonic()
+
+    def __call__(self, what: str) -> None:
+        """Say what is done next, if a person has waited for `PATIENCE_S`."""
+        waited = monotonic() - self._began
+        if waited >= PATIENCE_S and sys.stderr.isatty():
+            sys.stderr.write(f"{waited:6.0f} s  {what}\n")
 
 
 def say(text: str, *, style: str = "") -> None:

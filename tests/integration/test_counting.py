@@ -513,3 +513,11 @@ class FixedClock:
 
     def now(self):
         return self._moment
+
+
+def test_a_look_says_what_it_does(tmp_path):
+    write(tmp_path, some_days({}))
+    told = []
+    ParquetLogs(tmp_path, told.append).look(PLAN, SCOPE, now=NOW)
+    assert told == list(dict.fromkeys(told))
+    assert {"finding the first decision of each unit", "joining labels", "counting"} <= set(told)

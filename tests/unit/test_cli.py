@@ -16,7 +16,7 @@ import yaml
 
 from seatrial.adapters.clock import ReplayClock
 from seatrial.adapters.sql import LEDGER, SqlStore
-from seatrial.cli import main
+from seatrial.cli import main, terminal
 from seatrial.cli.app import COMMANDS
 from seatrial.cli.exits import MEANINGS, ExitCode, classify
 from seatrial.cli.following import follow_out
@@ -825,9 +825,19 @@ def test_the_default_settings_are_sound_and_name_every_key():
 
 @pytest.mark.usefixtures("home", "releases")
 def test_the_program_runs_as_a_process_and_its_exit_code_reaches_the_shell():
-    program = "import sys; from seatrial.cli import main; sys.exit(main())"
+    program = "import sys; from seatrial.cli import main, terminal; sys.exit(main())"
     words = [sys.executable, "-c", program, "kill", "nobody", "--reason", "x"]
     ended = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
     assert ended.returncode == 3
     assert ended.stdout == ""
     assert "release 'nobody': not found" in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("is_terminal", "patience_s", "told"), [(True, 0.0, True), (True, 60.0, False), (False, 0.0, False)]
+)
+def test_long_work_says_on_a_terminal_what_it_does(monkeypatch, capsys, is_terminal, patience_s, told):
+    monkeypatch.setattr(terminal, "PATIENCE_S", patience_s)
+    monkeypatch.setattr("sys.stderr.isatty", lambda: is_terminal)
+    terminal.Progress()("counting")
+    assert ("counting" in capsys.readouterr().err) is told

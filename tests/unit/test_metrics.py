@@ -431,7 +431,7 @@ def test_counts_that_cannot_be_computed_with_leave_the_other_metrics_alone(world
 def test_findings_of_the_last_look_are_counted_by_question(world):
     rollout, now = in_canary(world)
     look(world, rollout, now + HOUR)
-    assert the(world, "findings", now=now + HOUR, question="freshness", verdict="PASS") == 1.0
+    assert the(world, "findings", now=now + HOUR, question="freshness", verdict="PASS") == 2.0
     assert the(world, "findings", now=now + HOUR, question="freshness", verdict="FAIL") == 0.0
     assert found(world, "findings", now=now + HOUR, question="promotion") == []
 

@@ -358,7 +358,12 @@ def test_units_are_never_chosen_by_what_the_decision_wrote(column):
         ("lease: 12 h", "lease: 12", "33 lease", "found 12, expected a duration with its unit"),
         ("max_age: 6 h", "max_age: -6 h", "32 evidence.max_age", "found '-6 h', expected a duration with its unit"),
         ("roll_back", "rollback", "27 guardrails[1].consequence", "expected one of 'roll_back', 'freeze' or 'notify'"),
-        ("source: runtime", "source: model", "14 guardrails[0].source", "one of 'runtime', 'proxy' or 'label'"),
+        (
+            "source: runtime",
+            "source: model",
+            "14 guardrails[0].source",
+            "one of 'runtime', 'proxy', 'label' or 'business'",
+        ),
         ("dry_run: false", "dry_run: yes", "28 guardrails[1].dry_run", "found 'yes', expected true or false"),
         ("dry_run: false", "dry_run: 1", "28 guardrails[1].dry_run", "found 1, expected true or false"),
         (
@@ -702,7 +707,7 @@ def test_a_tail_a_mean_a_hidden_label_and_what_is_asked_of_scores_are_accepted_a
         (
             [(BAD, OF_LABEL)],
             "15 guardrails[0].mean.of",
-            "found the mean of label with source runtime, expected label with source label only",
+            "found the mean of label with source runtime, expected label with source label or business only",
             "average label with source label",
         ),
         (
@@ -731,7 +736,7 @@ def test_a_guardrail_measures_one_thing_that_its_source_can_give(edits, place, f
         (
             [(BAD, BAD + "    observed_when: [{action: none}]\n")],
             "16 guardrails[0].observed_when",
-            "found it with source runtime, expected it with source label only",
+            "found it with source runtime, expected it with source label or business only",
             "remove it; only labels can be hidden",
         ),
         (

@@ -3,7 +3,7 @@
 from seatrial.adapters.counting import statements
 from seatrial.adapters.counting.assembly import Counted, aged, evidence_of
 from seatrial.adapters.counting.declaration import Declaration
-from seatrial.adapters.counting.look import Looker
+from seatrial.adapters.counting.look import Looker, silent
 from seatrial.adapters.counting.statements import REFERENCE, SETTLED
 
-__all__ = ["REFERENCE", "SETTLED", "Counted", "Declaration", "Looker", "aged", "evidence_of", "statements"]
+__all__ = ["REFERENCE", "SETTLED", "Counted", "Declaration", "Looker", "aged", "evidence_of", "silent", "statements"]

@@ -38,7 +38,7 @@ class Engine(Dialect, Protocol):
         """Run `query` and return its rows."""
 
 
-def _silent(_: str) -> None:
+def silent(_: str) -> None:
     """Say nothing."""
 
 
@@ -50,7 +50,7 @@ class Looker:
     plan: Plan
     scope: Scope
     now: datetime
-    tell: Callable[[str], None] = _silent  #: told what is done next
+    tell: Callable[[str], None] = silent  #: told what is done next
 
     def look(self) -> Evidence:
         """Return the evidence of a whole look."""
