@@ -18,36 +18,22 @@ from typing import TYPE_CHECKING
 import requests
 
 from deployments.processes import LOOPBACK, start
+from deployments.programs import INSTALL_S, announce, has_started, run
 
 if TYPE_CHECKING:
     from deployments.processes import Child
 
 #: Goes with the virtual environment, so that `make clean` deletes it.
 _UNPACKED = Path(sys.prefix) / "prometheus"
-_ANSWER_S = 30
-_INSTALL_S = 600
 _REQUEST_S = 5.0
 
 
 def find() -> Path | None:
     """Return the unpacked Prometheus, or one on the path, that starts; None when neither does."""
     for program in (str(_UNPACKED / "usr" / "bin" / "prometheus"), shutil.which("prometheus")):
-        if program is not None and _starts(program):
+        if program is not None and has_started(program):
             return Path(program)
     return None
-
-
-def _starts(program: str) -> bool:
-    try:
-        return _run([program, "--version"], timeout_s=_ANSWER_S).returncode == 0
-    except (OSError, subprocess.TimeoutExpired):
-        return False
-
-
-def _run(argv: list[str], *, timeout_s: float, directory: Path | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(  # noqa: S603 - the caller's own program, no shell
-        argv, capture_output=True, text=True, timeout=timeout_s, check=False, cwd=directory
-    )
 
 
 def _unpack() -> str:
@@ -59,20 +45,20 @@ def _unpack() -> str:
         reason = _fetch(apt, Path(folder))
         if reason and os.geteuid() == 0:
             # Its lists may be older than what the archive still has.
-            _run([apt, "--quiet", "update"], timeout_s=_INSTALL_S)
+            run([apt, "--quiet", "update"], timeout_s=INSTALL_S)
             reason = _fetch(apt, Path(folder))
         if reason:
             return reason
         (package,) = Path(folder).glob("*.deb")
-        done = _run([dpkg, "-x", str(package), str(_UNPACKED)], timeout_s=_INSTALL_S)
+        done = run([dpkg, "-x", str(package), str(_UNPACKED)], timeout_s=INSTALL_S)
     return "" if done.returncode == 0 else f"dpkg-deb ended with code {done.returncode}: {done.stderr.strip()}"
 
 
 def _fetch(apt: str, folder: Path) -> str:
     try:
-        done = _run([apt, "--quiet", "download", "prometheus"], timeout_s=_INSTALL_S, directory=folder)
+        done = run([apt, "--quiet", "download", "prometheus"], timeout_s=INSTALL_S, directory=folder)
     except subprocess.TimeoutExpired:
-        return f"apt-get download took more than {_INSTALL_S} s"
+        return f"apt-get download took more than {INSTALL_S} s"
     return "" if done.returncode == 0 else f"apt-get download ended with code {done.returncode}: {done.stderr.strip()}"
 
 
@@ -113,15 +99,8 @@ class Server:
 
 def main() -> int:
     """Print where Prometheus is, unpacking it if need be; always 0, for the tests say what its absence means."""
-    reason = "" if find() else _unpack()
-    program = find()
-    if program is not None:
-        sys.stdout.write(f"prometheus   {program}\n")
-    else:
-        sys.stdout.write(
-            f"prometheus   not found, {reason or 'and the package that was unpacked does not start'}; "
-            "the tests of metrics need one; install prometheus with your package manager\n"
-        )
+    absence = "the tests of metrics need one; install prometheus with your package manager"
+    announce("prometheus", find, _unpack, absence)
     return 0
 
 

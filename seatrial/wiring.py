@@ -149,7 +149,7 @@ def open_plant(path: Path, environment: Mapping[str, str], tell: Callable[[str],
         raise InvalidDocumentError([Problem(where, "found text that is no database URL", remedy)]) from error
     store.create_tables()
     clock: Clock = WallClock() if settings.replay_clock is None else ReplayClock(base / settings.replay_clock)
-    evidence, recount = _evidence(settings, base / settings.logs, tell)
+    evidence, recount = _evidence(settings, base / settings.logs, tell, place=f"{path} warehouse")
     ports = Ports(
         store=store,
         evidence=evidence,
@@ -160,13 +160,26 @@ def open_plant(path: Path, environment: Mapping[str, str], tell: Callable[[str],
     return Plant(ports, clock, store, base / settings.logs, recount)
 
 
-def _evidence(settings: Settings, logs: Path, tell: Callable[[str], None]) -> tuple[EvidenceSource, LogSource]:
+def _evidence(
+    settings: Settings, logs: Path, tell: Callable[[str], None], *, place: str
+) -> tuple[EvidenceSource, LogSource]:
     """Return the source of looks, and the one that goes on from no earlier look."""
     if settings.warehouse is not None:
-        tables = PostgresLogs(sa.create_engine(settings.warehouse))
+        tables = PostgresLogs(_warehouse(settings.warehouse, place))
         return tables, tables
     whole = ParquetLogs(logs, tell)
     return CountedLogs(whole, logs / MEMORY), whole
+
+
+def _warehouse(url: str, place: str) -> sa.Engine:
+    remedy = "write it like postgresql+psycopg://user@host/name"
+    try:
+        engine = sa.create_engine(url)
+    except (ArgumentError, NoSuchModuleError) as error:
+        raise InvalidDocumentError([Problem(place, "found text that is no database URL", remedy)]) from error
+    if engine.dialect.name != "postgresql":
+        raise InvalidDocumentError([Problem(place, f"found {engine.dialect.name}, expected PostgreSQL", remedy)])
+    return engine
 
 
 def _runtime(settings: PrometheusSettings | None) -> PrometheusRuntime | None:

@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 
 from seatrial.adapters.counting import Counted, Looker, aged, evidence_of, statements
-from seatrial.adapters.counting.statements import quoted, whole
+from seatrial.adapters.counting.expressions import name, quoted
+from seatrial.adapters.counting.statements import whole
 from seatrial.adapters.duckdb import decisions_of, identity_of, labels_of, log_files, open_logs, open_quarantine
 from seatrial.adapters.engines import DuckDB, duck_engine
 from seatrial.adapters.log_files import make_folder
@@ -69,13 +70,17 @@ class CountedLogs:
             try:
                 with duck_engine() as engine:
                     return _Look(engine, plan, scope, now, decisions, labels, memory, self.logs).evidence()
-            except duckdb.Error as error:
+            except (duckdb.Error, OSError) as error:
                 raise UnavailableError(f"{self.logs.root}: the logs could not be read: {error}") from error
 
 
 def forget(folder: Path) -> None:
-    """Delete everything that is remembered: it names units that are to be erased. It is made again by the next look."""
-    shutil.rmtree(folder, ignore_errors=True)
+    """Delete everything that is remembered: it names units that are to be erased. It is made again by the next look.
+
+    Raises OSError when something stays.
+    """
+    if folder.exists():
+        shutil.rmtree(folder)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +93,7 @@ class _State:
     counted: Counted
     frozen: Frozen | None
     parts: dict[str, list[str]]  #: names of the files that hold what was kept
+    generation: int  #: one more than that of the state before, for the names of parts
     digests: dict[str, str]  #: by identity of the files
 
 
@@ -116,9 +122,9 @@ class _Memory:
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
-    def part(self, kind: str) -> Path:
-        """Return the path of a new part, which no state names yet."""
-        return self.folder / f"{kind}-{os.urandom(8).hex()}.parquet"
+    def part(self, kind: str, generation: int) -> Path:
+        """Return the path of a new part, which no state names yet; a look that was killed may have begun it."""
+        return self.folder / f"{kind}-{generation}.parquet"
 
     def write(self, state: _State) -> None:
         """Remember `state`, whose parts are written; then delete the parts that no state names any more."""
@@ -156,11 +162,14 @@ class _Look:
         self._memory = memory
         self._looker = Looker(engine, plan, scope, now, logs.tell)
         self._now = now
+        self._generation = 0
+        self._identities = {file: identity_of(file) for file in (*decisions, *labels)}
 
     def evidence(self) -> Evidence:
         state = self._memory.read()
         if state is not None:
             self._logs.digests.update(state.digests)
+            self._generation = state.generation + 1
         sources = self._logs.sources(self._decisions, self._labels)
         advanced = None if state is None else self._advanced(state)
         if advanced is None:
@@ -169,7 +178,7 @@ class _Look:
         declaration = self._looker.declaration(advanced.frozen)
         evidence = evidence_of(declaration, advanced.counted, advanced.frozen, now=self._now)
         open_quarantine(self._engine, self._logs.root, self._scope)
-        return replace(self._looker.told(evidence), sources=sources)
+        return replace(self._looker.with_turned_away(evidence), sources=sources)
 
     def _anew(self, frozen: Frozen | None) -> _State:
         open_logs(self._engine, self._scope, self._decisions, self._labels)
@@ -183,33 +192,35 @@ class _Look:
         decisions = self._latest(self._decisions, "ts", {} if before is None else before.decisions)
         labels = self._latest(self._labels, "arrived_at", {} if before is None else before.labels)
         digests = {identity: self._logs.digests[identity] for identity in (*decisions, *labels)}
-        return _State(self._now, decisions, labels, counted, frozen, parts, digests)
+        return _State(self._now, decisions, labels, counted, frozen, parts, self._generation, digests)
 
     def _latest(self, files: Sequence[Path], time: str, known: dict[str, int]) -> dict[str, int]:
         """Return the latest time in each file: the date of its folder is what whoever wrote it took for one."""
-        names = {str(file): identity_of(file) for file in files}
+        names = {str(file): self._identities[file] for file in files}
         new = ", ".join(quoted(path) for path, identity in names.items() if identity not in known)
         found = dict(known)
         if new:
             query = (
                 f"SELECT filename, epoch_us(max({time})) FROM read_parquet([{new}], filename = true) GROUP BY filename"  # noqa: S608
             )
-            found |= {names[path]: latest for path, latest in self._engine.rows(query)}
+            found |= {names[path]: latest or 0 for path, latest in self._engine.rows(query)}
         return {identity: found.get(identity, 0) for identity in names.values()}
 
     def _kept(self, kind: str, relation: str) -> str:
-        path = self._memory.part(kind)
+        path = self._memory.part(kind, self._generation)
         self._engine.connection.execute(f"COPY {relation} TO {quoted(str(path))} (FORMAT parquet)")
         return path.name
 
     def _advanced(self, state: _State) -> _State | None:
         """Return the state at this look; None when only counting anew is sure to be exact."""
-        is_rewritten = bool(
-            state.decisions.keys() - set(map(identity_of, self._decisions))
-            or state.labels.keys() - set(map(identity_of, self._labels))
-        )
+        is_rewritten = not (state.decisions.keys() | state.labels.keys()) <= set(self._identities.values())
         parts = [self._memory.folder / name for names in state.parts.values() for name in names]
-        if is_rewritten or state.now > self._now or len(parts) > MOST_PARTS or not all(map(_is_file, parts)):
+        if (
+            is_rewritten
+            or state.now > self._now
+            or len(parts) > MOST_PARTS
+            or not all(part.is_file() for part in parts)
+        ):
             return None
         self._logs.tell("finding out what has changed since the last look")
         self._open_new(state)
@@ -242,8 +253,8 @@ class _Look:
     def _open_new(self, state: _State) -> None:
         """Name as `decisions` what this look sees and the last one did not, and as `labels` all of them."""
         since, until = whole(state.now), whole(self._now)
-        new = [file for file in self._decisions if identity_of(file) not in state.decisions]
-        seen = [file for file in self._decisions if state.decisions.get(identity_of(file), 0) > since]
+        new = [file for file in self._decisions if self._identities[file] not in state.decisions]
+        seen = [file for file in self._decisions if state.decisions.get(self._identities[file], 0) > since]
         relations = [f"SELECT * FROM ({decisions_of(new, self._scope)}) AS new"] if new else []  # noqa: S608
         if seen:
             relations.append(
@@ -252,11 +263,11 @@ class _Look:
         if not relations:
             relations = [f"SELECT * FROM ({decisions_of(self._decisions[:1], self._scope)}) AS none WHERE false"]  # noqa: S608
         self._engine.view("decisions", " UNION ALL BY NAME ".join(relations))
-        old = [file for file in self._labels if identity_of(file) in state.labels]
-        added = [file for file in self._labels if identity_of(file) not in state.labels]
+        old = [file for file in self._labels if self._identities[file] in state.labels]
+        added = [file for file in self._labels if self._identities[file] not in state.labels]
         self._engine.view("labels_before", labels_of(old))
         self._engine.view("labels_added", labels_of(added))
-        later = [file for file in old if state.labels[identity_of(file)] > since]
+        later = [file for file in old if state.labels[self._identities[file]] > since]
         self._engine.keep(
             "touched",
             f"""
@@ -272,7 +283,7 @@ class _Look:
     def _adds_units_only(self, state: _State) -> bool:
         """Return whether the new decisions add units and change nothing of those that were counted; keeps `units`."""
         plan = self._looker.plan
-        unit = statements.name(plan.unit)
+        unit = name(plan.unit)
         self._engine.view("rows_of", statements.rows(self._scope, self._now))
         ((copies,),) = self._engine.rows("SELECT count(*) FROM rows_of WHERE arm = 'shadow'")
         if copies:
@@ -304,8 +315,8 @@ class _Look:
         crossed = " OR ".join(
             f"(decided_us > {since - window} AND decided_us <= {until - window})" for window in boundaries
         )
-        for kind, name in (("firsts", "changed"), ("pairs", "changed_pairs")):
-            self._engine.keep(name, self._changed(self._part(state, kind), crossed or "false"))
+        for kind, changed in (("firsts", "changed"), ("pairs", "changed_pairs")):
+            self._engine.keep(changed, self._changed(self._part(state, kind), crossed or "false"))
         ids = [f"SELECT decision_id FROM {relation}" for relation in ("changed", "firsts", "changed_pairs")]  # noqa: S608
         self._engine.keep("asked", " UNION ".join(ids))
         some = " UNION ALL ".join(
@@ -335,10 +346,6 @@ class _Look:
         return f"read_parquet([{paths}])"
 
 
-def _is_file(path: Path) -> bool:
-    return path.is_file()
-
-
 def _state_document(state: _State) -> dict[str, Any]:
     counted = state.counted
     return {
@@ -354,6 +361,7 @@ def _state_document(state: _State) -> dict[str, Any]:
         "set_aside": dict(counted.set_aside),
         "frozen": None if state.frozen is None else state.frozen.document(),
         "parts": state.parts,
+        "generation": state.generation,
         "digests": state.digests,
     }
 
@@ -376,5 +384,6 @@ def _state_of(document: Any) -> _State:
         ),
         None if frozen is None else Frozen.of(frozen),
         document["parts"],
+        document["generation"],
         dict(document["digests"]),
     )

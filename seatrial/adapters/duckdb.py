@@ -58,9 +58,10 @@ class ParquetLogs:
                 open_logs(engine, scope, decisions, labels, once=_is_small([*decisions, *labels]))
                 open_quarantine(engine, self.root, scope)
                 evidence = Looker(engine, plan, scope, now, self.tell).look()
-        except duckdb.Error as error:
+            return replace(evidence, sources=self.sources(decisions, labels))
+        # A file may go between the listing and the reading, when it is merged into another one.
+        except (duckdb.Error, OSError) as error:
             raise UnavailableError(f"{self.root}: the logs could not be read: {error}") from error
-        return replace(evidence, sources=self.sources(decisions, labels))
 
     def orphans(self, plan: Plan, scope: Scope, *, now: datetime) -> dict[str, int]:
         """Return by name how many labels arrived during the rollout for no decision in the log.

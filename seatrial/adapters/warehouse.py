@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy.exc import SQLAlchemyError
 
 from seatrial.adapters.counting import REFERENCE, SETTLED, Looker
-from seatrial.adapters.counting.statements import quoted
+from seatrial.adapters.counting.expressions import quoted
 from seatrial.adapters.engines import PostgreSQL, Spark
 from seatrial.errors import UnavailableError
 from seatrial.units import digest_of, format_time

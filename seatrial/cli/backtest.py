@@ -5,7 +5,6 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from time import monotonic
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -13,21 +12,16 @@ import typer
 from seatrial.backtest import Replay, backtest_plot, default_every, default_start, read_experiment, read_pair
 from seatrial.backtest import backtest as replay_draws
 from seatrial.backtest.report import document, headline, parts, remarks
-from seatrial.cli.options import JsonOption  # noqa: TC001 typer reads annotations when it runs
-from seatrial.cli.planning import PlanArgument, PlotOption  # noqa: TC001 as above
-from seatrial.cli.terminal import complain, say, show_json, show_table
+from seatrial.cli.options import JsonOption, write_plot
+from seatrial.cli.planning import PlanArgument, PlotOption  # noqa: TC001 typer reads annotations when it runs
+from seatrial.cli.terminal import now_and_then, say, show_json, show_table
 from seatrial.errors import InvalidDocumentError, Problem
 from seatrial.plan import load_plan
 from seatrial.units import format_duration, parse_duration, parse_time
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from seatrial.backtest import Backtest, Requests
     from seatrial.plan import Plan
-
-#: Seconds between two words on how much is done.
-_PAUSE_S = 1.0
 
 LogOption = Annotated[
     Path | None,
@@ -99,10 +93,17 @@ def backtest(
         requests = read_pair(checked, champion_log, challenger_log, champion=champion, challenger=challenger)
     replay = _replay(checked, requests, begins, ends, rhythm, is_approved=approve == "yes")
     with TemporaryDirectory(prefix="seatrial-backtest-") as folder:
-        told = _progress(repeats, is_silent=as_json)
-        found = replay_draws(replay, seed=seed, repeats=repeats, folder=Path(folder), jobs=jobs, on_progress=told)
+        tell = now_and_then(is_silent=as_json)
+        found = replay_draws(
+            replay,
+            seed=seed,
+            repeats=repeats,
+            folder=Path(folder),
+            jobs=jobs,
+            on_progress=lambda done: tell(f"replayed {done} of {repeats} draws"),
+        )
     if plot is not None:
-        _write(plot, backtest_plot(found))
+        write_plot(plot, backtest_plot(found))
     if as_json:
         show_json(document(found))
     else:
@@ -181,25 +182,3 @@ def _show(found: Backtest) -> None:
         say(f"\n{part.title}", style="bold")
         show_table(part.header, part.rows)
         say(part.note, style="dim")
-
-
-def _progress(repeats: int, *, is_silent: bool) -> Callable[[int], None]:
-    """Return what says on standard error how much is done, about once a second."""
-    said_at = monotonic()
-
-    def tell(done: int) -> None:
-        nonlocal said_at
-        if not is_silent and monotonic() - said_at >= _PAUSE_S:
-            said_at = monotonic()
-            complain(f"replayed {done} of {repeats} draws")
-
-    return tell
-
-
-def _write(path: Path, png: bytes) -> None:
-    try:
-        path.write_bytes(png)
-    except OSError as error:
-        raise typer.BadParameter(
-            f"--plot {path}: {error.strerror}; name a file in a folder that may be written"
-        ) from error

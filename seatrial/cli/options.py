@@ -64,6 +64,16 @@ PlanOption = Annotated[Path, typer.Option("--plan", help="Plan file, as workers 
 RolloutArgument = Annotated[str, typer.Argument(metavar="ROLLOUT", help="Id, or its first characters.")]
 
 
+def write_plot(path: Path, png: bytes) -> None:
+    """Write the picture that ``--plot`` asks for; refuses a place that cannot be written."""
+    try:
+        path.write_bytes(png)
+    except OSError as error:
+        raise typer.BadParameter(
+            f"--plot {path}: {error.strerror}; name a file in a folder that may be written"
+        ) from error
+
+
 @contextmanager
 def opened(settings: Path) -> Iterator[Plant]:
     """Give the control plane that `settings` describe, and its connections back at the end."""

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from time import monotonic
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import numpy as np
 import typer
 
-from seatrial.cli.options import JsonOption  # noqa: TC001 typer reads annotations when it runs
-from seatrial.cli.terminal import ALARM, complain, say, show_json, show_table
+from seatrial.cli.options import JsonOption, write_plot
+from seatrial.cli.terminal import ALARM, now_and_then, say, show_json, show_table
 from seatrial.forecast import expect, forecast
 from seatrial.plan import load_plan
 from seatrial.report.planning import forecast_plot, parts, shortfall_sentences, summary
@@ -21,8 +20,6 @@ if TYPE_CHECKING:
 
     from seatrial.forecast import Forecast
 
-#: Seconds after which, and between which, it is said how much is done.
-_PAUSE_S = 1.0
 
 _T = TypeVar("_T")
 
@@ -63,16 +60,17 @@ def plan(
     """Forecast what rollouts by a plan will expose, find and promote, and which margins they cannot show in time."""
     checked = load_plan(plan)
     rates, delays = _named("--rate", rate or (), _rate), _named("--delay", delay or (), parse_duration)
+    tell = now_and_then(is_silent=as_json)
     found = forecast(
         checked,
         expect(checked, units_per_day=units_per_day, rates=rates, delays=delays),
         rng=np.random.default_rng(seed),
         replicates=replicates,
         is_planned_asked=planned_horizon,
-        on_progress=(lambda _: None) if as_json else _progress(),
+        on_progress=lambda part: tell(f"simulated {part:.0%}"),
     )
     if plot is not None:
-        _write(plot, forecast_plot(found))
+        write_plot(plot, forecast_plot(found))
     if as_json:
         show_json(found.document())
     else:
@@ -105,25 +103,3 @@ def _named(option: str, given: Iterable[str], parse: Callable[[str], _T]) -> dic
 
 def _rate(text: str) -> float:
     return parse_share(text if text.endswith("%") else float(text))
-
-
-def _progress() -> Callable[[float], None]:
-    """Return what says on standard error how much is done, about once a second."""
-    said_at = monotonic()
-
-    def tell(part: float) -> None:
-        nonlocal said_at
-        if monotonic() - said_at >= _PAUSE_S:
-            said_at = monotonic()
-            complain(f"simulated {part:.0%}")
-
-    return tell
-
-
-def _write(path: Path, png: bytes) -> None:
-    try:
-        path.write_bytes(png)
-    except OSError as error:
-        raise typer.BadParameter(
-            f"--plot {path}: {error.strerror}; name a file in a folder that may be written"
-        ) from error

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 #: Width of what goes into a pipe or a file: one row stays one line.
 _UNBOUNDED = 10_000
@@ -23,6 +23,8 @@ SENTENCES = frozenset({"what", "reason"})
 #: Below this width a column of sentences reads worse than labelled lines do.
 _LEAST_SENTENCE = 24
 _GAP = 2
+#: Seconds after which, and between which, it is said how much is done.
+PAUSE_S = 1.0
 #: Seconds after which somebody wonders whether anything happens.
 PATIENCE_S = 3.0
 #: Style of what must not be overlooked.
@@ -51,6 +53,19 @@ class Progress:
         waited = monotonic() - self._began
         if waited >= PATIENCE_S and sys.stderr.isatty():
             sys.stderr.write(f"{waited:6.0f} s  {what}\n")
+
+
+def now_and_then(*, is_silent: bool) -> Callable[[str], None]:
+    """Return what says on standard error how much is done, about once a second, unless it `is_silent`."""
+    said_at = monotonic()
+
+    def tell(done: str) -> None:
+        nonlocal said_at
+        if not is_silent and monotonic() - said_at >= PAUSE_S:
+            said_at = monotonic()
+            complain(done)
+
+    return tell
 
 
 def say(text: str, *, style: str = "") -> None:

@@ -37,10 +37,15 @@ def freshness(evidence: Evidence, *, max_age: timedelta, now: datetime) -> Findi
 def soundness(evidence: Evidence, *, max_set_aside: float) -> Finding:
     """Return PASS when few enough rows of the rollout's logs are bad; a log of bad rows cannot be judged: ERROR.
 
+    A log without any is INCONCLUSIVE.
+
     Bad rows are counted nowhere. `max_set_aside` is their greatest share among the decisions of the rollout.
     """
     total = sum(evidence.set_aside.values())
     numbers: dict[str, float | int | str | None] = {"rows": evidence.rows, "set_aside": total, **evidence.set_aside}
+    if not (total or evidence.rows or evidence.assigned or evidence.shadow.units):
+        reason = "no row of the rollout is in the log yet"
+        return Finding(Question.FRESHNESS, "bad rows", Verdict.INCONCLUSIVE, reason, numbers)
     if not total:
         return Finding(Question.FRESHNESS, "bad rows", Verdict.PASS, "no row was set aside", numbers)
     why = ", ".join(f"{count:,} {reason}" for reason, count in sorted(evidence.set_aside.items()))

@@ -11,9 +11,10 @@ import pytest
 from builders import HOUR, T0, a_plan
 from counting_logs import DECLARED, SCOPE, Logs, random_logs, random_reference, snapshots_begin, write
 
-from seatrial.adapters.counted import CountedLogs
+from seatrial.adapters.counted import CountedLogs, forget
 from seatrial.adapters.counting import Looker
 from seatrial.adapters.duckdb import ParquetLogs
+from seatrial.errors import UnavailableError
 from seatrial.evidence import Evidence
 
 #: Without sums over a time, which are counted anew at every look.
@@ -192,3 +193,39 @@ def test_a_label_in_the_folder_of_another_date_is_counted_when_it_has_arrived(tm
     for hours in (5, 30, 60, 90):
         both_ways(tmp_path, hours)
     assert len(anew) == 4 + 1
+
+
+@pytest.mark.parametrize("small_bytes", [0, 1 << 40])
+def test_a_file_that_goes_while_it_is_read_is_an_error_that_may_be_tried_again(tmp_path, monkeypatch, small_bytes):
+    write(tmp_path / "logs", some_logs())
+
+    def gone(path):
+        raise FileNotFoundError(path)
+
+    monkeypatch.setattr("seatrial.adapters.duckdb.digest_file", gone)
+    logs = CountedLogs(ParquetLogs(tmp_path / "logs"), tmp_path / "memory", small_bytes=small_bytes)
+    with pytest.raises(UnavailableError, match="could not be read"):
+        logs.look(PLAN, SCOPE, now=T0 + 40 * HOUR)
+
+
+def test_what_a_killed_look_began_is_written_again_and_never_read(tmp_path, anew):
+    begun(tmp_path, anew)
+    (state,) = (tmp_path / "memory").glob("*/state.json")
+    generation = json.loads(state.read_text())["generation"]
+    for kind in ("units", "firsts"):
+        (state.parent / f"{kind}-{generation + 1}.parquet").write_bytes(b"half")
+    for hours in (50, 60):
+        both_ways(tmp_path, hours)
+    assert len(anew) == 2
+
+
+def test_what_cannot_be_forgotten_is_said(tmp_path, monkeypatch):
+    (tmp_path / "memory").mkdir()
+
+    def refused(path):
+        raise PermissionError(path)
+
+    monkeypatch.setattr("seatrial.adapters.counted.shutil.rmtree", refused)
+    with pytest.raises(PermissionError):
+        forget(tmp_path / "memory")
+    forget(tmp_path / "never was")

@@ -10,7 +10,7 @@ from seatrial.gates.assignment import assignment, losses
 from seatrial.gates.contract import contract
 from seatrial.gates.delays import delays
 from seatrial.gates.finding import Question
-from seatrial.gates.freshness import freshness
+from seatrial.gates.freshness import freshness, soundness
 from seatrial.gates.guardrails import exposure, harm, promotion, warnings
 from seatrial.gates.pairs import paired_losses
 from seatrial.gates.scores import scores, shadow_scores
@@ -46,6 +46,7 @@ def test_no_evidence_answers_no_question_with_a_pass():
     nothing = Evidence()
     findings = [
         freshness(nothing, max_age=MAX_AGE, now=T0),
+        soundness(nothing, max_set_aside=0.001),
         assignment(nothing, alpha=0.005),
         *shadow(nothing.shadow, STANDARD.stages[SHADOW], alpha=0.05),
         *harm(nothing, STANDARD),
@@ -424,3 +425,20 @@ def test_a_finding_is_written_with_its_numbers_as_text():
     document = a_finding(Question.HARM, numbers={"a": 1 / 3, "b": 2, "c": None, "d": math.nan}).document()
     assert document["numbers"] == {"a": "0.333333", "b": "2", "c": None, "d": "nan"}
     assert canonical(document)
+
+
+@pytest.mark.parametrize(
+    ("rows", "bad", "verdict"),
+    [
+        (1_000, 0, Verdict.PASS),
+        (1_000, 1, Verdict.PASS),
+        (1_000, 2, Verdict.ERROR),
+        (0, 1, Verdict.ERROR),
+        (0, 0, Verdict.INCONCLUSIVE),
+    ],
+)
+def test_a_log_with_more_bad_rows_than_the_plan_allows_is_not_judged(rows, bad, verdict):
+    set_aside = {"share.out_of_range": bad} if bad else {}
+    found = soundness(Evidence(rows=rows, set_aside=set_aside), max_set_aside=0.001)
+    assert (found.question, found.verdict) == (Question.FRESHNESS, verdict)
+    assert ("share.out_of_range" in found.reason) is bool(bad)

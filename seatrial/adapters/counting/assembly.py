@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from seatrial.adapters.counting.declaration import ALWAYS, NEVER
+from seatrial.adapters.counting.expressions import NOT_COUNTED, NOT_GROUPED
 from seatrial.adapters.counting.statements import (
     LABEL_REASONS,
-    NOT_COUNTED,
-    NOT_GROUPED,
     REFUSED_LIMIT,
     oldest_step,
     whole,

@@ -56,9 +56,9 @@ class Looker:
         """Return the evidence of a whole look."""
         frozen = self.frozen()
         counted = self.counted(frozen)
-        return self.told(evidence_of(self.declaration(frozen), counted, frozen, now=self.now))
+        return self.with_turned_away(evidence_of(self.declaration(frozen), counted, frozen, now=self.now))
 
-    def told(self, evidence: Evidence) -> Evidence:
+    def with_turned_away(self, evidence: Evidence) -> Evidence:
         """Return the evidence with the rows that were turned away before they came into the log."""
         set_aside = Counter(evidence.set_aside)
         set_aside.update(dict(self.engine.rows(statements.turned_away(self.scope, self.now))))
@@ -115,13 +115,13 @@ class Looker:
         pairs = self.pair_groups(asked, "pairs")
         return Counted(groups, pairs, self.newest(), self.crossed(), read, set_aside)
 
-    def keep_firsts(self, asked: Statements, relation: str = "rows_of", units: str = "units") -> None:
-        """Keep the first decision of each unit as `firsts`."""
-        self.engine.keep("firsts", asked.firsts(relation, units))
+    def keep_firsts(self, asked: Statements) -> None:
+        """Keep the first decision of each unit in `units` as `firsts`."""
+        self.engine.keep("firsts", asked.firsts())
         ((firsts,),) = self.engine.rows("SELECT count(*) FROM firsts")
-        ((expected,),) = self.engine.rows(f"SELECT count(*) FROM {units}")  # noqa: S608 a relation of this project
+        ((expected,),) = self.engine.rows("SELECT count(*) FROM units")
         if firsts != expected:
-            self.engine.keep("firsts", asked.distinct_firsts(relation, units))
+            self.engine.keep("firsts", asked.distinct_firsts())
 
     def groups(self, asked: Statements, base: str, labels: str = "labels") -> dict[tuple[float, ...], tuple[int, ...]]:
         """Return the counts of the units in `base`, with what is known of them in `labels`."""
@@ -157,8 +157,8 @@ class Looker:
         names = self.declaration(None).maturities
         return dict(self.engine.rows(statements.orphans(names, self.scope, self.now))) if names else {}
 
-    def checked(self, relation: str = "decisions") -> tuple[int, dict[str, int]]:
+    def checked(self) -> tuple[int, dict[str, int]]:
         """Return how many decisions of the rollout there are, and how many are set aside for each reason."""
-        ((read, *aside),) = self.engine.rows(statements.set_aside(self.scope, self.now, relation))
+        ((read, *aside),) = self.engine.rows(statements.set_aside(self.scope, self.now))
         found = dict(zip(DECISION_REASONS, map(int, aside), strict=True))
         return int(read), {reason: count for reason, count in found.items() if count}

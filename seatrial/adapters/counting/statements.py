@@ -7,17 +7,31 @@ or NaN for. Names and values come from a checked plan and are quoted here.
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Protocol, assert_never
+from typing import TYPE_CHECKING, Protocol
 
 from seatrial.adapters.counting.declaration import ALWAYS, NEVER, ROW_BITS, Declaration, micros, packed
+from seatrial.adapters.counting.expressions import (
+    INFINITY,
+    LATENCY,
+    NOT_COUNTED,
+    NOT_GROUPED,
+    all_of,
+    any_of,
+    bin_of,
+    fixed,
+    is_nan,
+    name,
+    pack,
+    place_in,
+    quoted,
+    whole_sum,
+)
 from seatrial.evidence import AMOUNT_STEP, DIVISOR_STEP, WAIT_STEPS
-from seatrial.plan import Above, AtLeast, OneOf
-from seatrial.stats.exceedance import BUCKETS, LARGEST, LOG_GAMMA, SMALLEST
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Iterable
 
-    from seatrial.plan import Condition, Guardrail, Mean, Term
+    from seatrial.plan import Guardrail, Mean
     from seatrial.ports import Scope
     from seatrial.stats.scores import ScoreGrid
 
@@ -26,19 +40,16 @@ REFERENCE = timedelta(days=7)
 #: The reference ends this long before the rollout, so that it is on disk by then and no later look reads another one.
 SETTLED = timedelta(minutes=10)
 
-#: A key that a row is not grouped by, and a value that no count is asked for.
-NOT_GROUPED, NOT_COUNTED = -1, -2
 CHALLENGER, CHAMPION = 0, 1
 
 ON_TRIAL = "arm <> 'shadow' AND share > 0 AND share < 1"
-_INFINITY = "CAST('Infinity' AS DOUBLE)"
 _ARM = f"CASE WHEN arm = 'challenger' THEN {CHALLENGER} ELSE {CHAMPION} END"
 #: What a row of the decision log must fulfil, by the reason for which it is set aside otherwise.
 _DECISION_RULES = {
     "ts.before_rollout": "decided_us >= {since}",
     "release.unknown": "release_id IN ({champion}, {challenger})",
     "arm.unknown": "arm IN ('champion', 'challenger', 'shadow')",
-    "share.out_of_range": f"share >= 0 AND share <= 1 AND share < {_INFINITY}",
+    "share.out_of_range": f"share >= 0 AND share <= 1 AND share < {INFINITY}",
 }
 DECISION_REASONS = tuple(_DECISION_RULES)
 LABEL_REASONS = ("value.not_a_number", "label.before_decision")
@@ -58,16 +69,6 @@ def whole(moment: datetime) -> int:
     return (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
 
 
-def name(column: str) -> str:
-    """Return `column` as an identifier."""
-    return '"' + column.replace('"', '""') + '"'
-
-
-def quoted(text: str) -> str:
-    """Return `text` as a literal."""
-    return "'" + text.replace("'", "''") + "'"
-
-
 def oldest_step(maturity_us: int, now_us: int) -> int:
     """Return the step of a window in which a unit was decided that is just out of it; older ones are like it."""
     return now_us * WAIT_STEPS // maturity_us - WAIT_STEPS - 1
@@ -84,14 +85,14 @@ def rows(scope: Scope, now: datetime, *, is_sound: bool = False) -> str:
     return f"SELECT * FROM decisions WHERE {_is_of(scope, now)}{rules}"  # noqa: S608
 
 
-def set_aside(scope: Scope, now: datetime, relation: str = "decisions") -> str:
+def set_aside(scope: Scope, now: datetime) -> str:
     """Return the query of how many decisions there are, and how many break each rule; each is counted once."""
     rules = list(_rules(scope).values())
     counts = []
     for at, rule in enumerate(rules):
         before = "".join(f"({each}) AND " for each in rules[:at])
         counts.append(f"count(*) FILTER (WHERE {before}({rule}) IS NOT TRUE)")
-    return f"SELECT count(*), {', '.join(counts)} FROM {relation} WHERE {_is_of(scope, now)}"  # noqa: S608
+    return f"SELECT count(*), {', '.join(counts)} FROM decisions WHERE {_is_of(scope, now)}"  # noqa: S608
 
 
 def turned_away(scope: Scope, now: datetime) -> str:
@@ -146,18 +147,18 @@ def reference_value(column: str, rank: int) -> str:
 def reference_scores(grid: ScoreGrid) -> str:
     """Return the query of the champion's scores in the reference, by bin."""
     return f"""
-        SELECT bin, count(*) FROM (SELECT {_bin("score", grid)} AS bin FROM reference WHERE outcome = 'ok') AS binned
+        SELECT bin, count(*) FROM (SELECT {bin_of("score", grid)} AS bin FROM reference WHERE outcome = 'ok') AS binned
         GROUP BY bin
     """  # noqa: S608
 
 
-def units_on_trial(unit: str, relation: str = "rows_of") -> str:
+def units_on_trial(unit: str) -> str:
     """Return the query of each unit on trial: its first decision, first challenger's and last champion's snapshot."""
     return f"""
         SELECT {name(unit)}, min(decided_us) AS decided_us,
             min(CASE WHEN arm = 'challenger' THEN snapshot_no END) AS from_snapshot,
             max(CASE WHEN arm = 'champion' THEN snapshot_no END) AS to_snapshot
-        FROM {relation} WHERE {ON_TRIAL} GROUP BY {name(unit)}
+        FROM rows_of WHERE {ON_TRIAL} GROUP BY {name(unit)}
     """  # noqa: S608
 
 
@@ -190,67 +191,61 @@ class Statements:
         self._unit = name(declaration.plan.unit)
         self._early = packed(declaration.early, ROW_BITS)
         self._late = self._late_bits()
+        self._firsts = self._first_columns()
 
     # --- the first decision of each unit ---
 
-    def firsts(self, relation: str = "rows_of", units: str = "units") -> str:
-        """Return the query of the first decision of each unit, with everything that it alone decides.
+    def firsts(self) -> str:
+        """Return the query of the first decision of each unit in `units`, with everything that it alone decides.
 
         A unit with two decisions at its first moment stands there twice, which `distinct_firsts` mends.
         """
-        return f"SELECT {self._first_columns('rows_of')} {self._first_rows(relation, units)}"
+        columns = ", ".join(f"{sql} AS {column}" for column, sql in self._firsts.items())
+        return f"SELECT {columns} {self._first_rows}"
 
-    def distinct_firsts(self, relation: str = "rows_of", units: str = "units") -> str:
+    def distinct_firsts(self) -> str:
         """Return the same, with one row for each unit whatever its first moment holds."""
         order = ", ".join(
             f"rows_of.{column}"
             for column in ("decision_id", "arm", "snapshot_no", "outcome", "action_taken", "score", "latency_ms")
         )
+        columns = ", ".join(f"{sql} AS {column}" for column, sql in self._firsts.items())
         nth = f"row_number() OVER (PARTITION BY rows_of.{self._unit} ORDER BY {order}) AS nth"
         return f"""
-            SELECT {", ".join(self.first_names)}
-            FROM (SELECT {self._first_columns("rows_of")}, {nth} {self._first_rows(relation, units)}) AS ordered
-            WHERE nth = 1
+            SELECT {", ".join(self._firsts)} FROM (SELECT {columns}, {nth} {self._first_rows}) AS ordered WHERE nth = 1
         """  # noqa: S608
 
-    def _first_rows(self, relation: str, units: str) -> str:
+    @property
+    def _first_rows(self) -> str:
         return (
-            f"FROM {relation} AS rows_of JOIN {units} AS units_of"
-            f" ON rows_of.{self._unit} = units_of.{self._unit} AND rows_of.decided_us = units_of.decided_us"
-            f" WHERE {ON_TRIAL}"
+            f"FROM rows_of JOIN units ON rows_of.{self._unit} = units.{self._unit}"
+            f" AND rows_of.decided_us = units.decided_us WHERE {ON_TRIAL}"
         )
 
-    @property
-    def first_names(self) -> tuple[str, ...]:
-        """The columns of `firsts`."""
-        return tuple(self._first_expressions("rows_of"))
-
-    def _first_columns(self, table: str) -> str:
-        return ", ".join(f"{sql} AS {column}" for column, sql in self._first_expressions(table).items())
-
-    def _first_expressions(self, table: str) -> dict[str, str]:
+    def _first_columns(self) -> dict[str, str]:
+        """Return the expression of each column of `firsts`."""
         # Only sums over a unit's decisions ask who it was, and names are what a row is longest by.
-        found = {"unit": f"{table}.{self._unit}"} if self.declaration.windowed else {}
+        found = {"unit": f"rows_of.{self._unit}"} if self.declaration.windowed else {}
         found |= {
-            "decision_id": f"{table}.decision_id",
-            "decided_us": f"{table}.decided_us",
-            "snapshot_no": f"{table}.snapshot_no",
+            "decision_id": "rows_of.decision_id",
+            "decided_us": "rows_of.decided_us",
+            "snapshot_no": "rows_of.snapshot_no",
             "arm": _ARM,
-            "share": f"{table}.share",
-            "stage": f"{table}.stage",
-            "latency": f"CASE WHEN latency_ms >= 0 THEN {_LATENCY} ELSE {NOT_COUNTED} END",
+            "share": "rows_of.share",
+            "stage": "rows_of.stage",
+            "latency": f"CASE WHEN latency_ms >= 0 THEN {LATENCY} ELSE {NOT_COUNTED} END",
         }
         for at, column in enumerate(self.declaration.columns):
-            found[f"slice_{at}"] = _place(name(column), self._plan.slices[column])
+            found[f"slice_{at}"] = place_in(name(column), self._plan.slices[column])
         for at, bits in enumerate(self._early):
-            found[f"early_{at}"] = _pack(bits, self._early_bit)
+            found[f"early_{at}"] = pack(bits, self._early_bit)
         if self.declaration.grid is not None:
-            is_scored = _bin("score", self.declaration.grid)
+            is_scored = bin_of("score", self.declaration.grid)
             found["score_bin"] = f"CASE WHEN outcome = 'ok' THEN {is_scored} ELSE {NOT_COUNTED} END"
         for index in self.declaration.means:
             mean = self._plan.guardrails[index].mean
             if mean is not None and mean.window is None and mean.of != "label":
-                found[f"amount_{index}"] = _fixed(name(mean.of), mean.deviation * AMOUNT_STEP)
+                found[f"amount_{index}"] = fixed(name(mean.of), mean.deviation * AMOUNT_STEP)
         return found
 
     def _early_bit(self, bit: str) -> str:
@@ -258,18 +253,18 @@ class Statements:
         guardrail = self._plan.guardrails[int(index)]
         match kind:
             case "inside":
-                return _any_of(guardrail.only_when)
+                return any_of(guardrail.only_when)
             case "hidden":
-                return f"({_any_of(guardrail.observed_when)}) IS NOT TRUE"
+                return f"({any_of(guardrail.observed_when)}) IS NOT TRUE"
             case "terms":
                 terms = [term for term in guardrail.bad_when[int(rest[0])].terms if term.column != "label"]
-                return _all_of(terms, "NULL")
+                return all_of(terms, "NULL")
             case _:
                 return self._bad(guardrail)
 
     def _bad(self, guardrail: Guardrail) -> str:
         if guardrail.exceeds is None:
-            return _any_of(guardrail.bad_when)
+            return any_of(guardrail.bad_when)
         # Who gives no number has not stayed below: NaN is above all numbers, and NULL would be no exceedance.
         threshold = self.declaration.quantiles[guardrail.name]
         return f"({name(guardrail.exceeds.column)} <= {threshold!r}) IS NOT TRUE"
@@ -293,7 +288,7 @@ class Statements:
         at = self.declaration.label_at(label)
         is_first = self._plan.evidence.conflicts == "first"
         is_named = f"labels_of.name = {quoted(label)}"
-        is_sound = f"{is_named} AND NOT ({_is_nan('value')}) AND arrived_us >= decided_us"
+        is_sound = f"{is_named} AND NOT ({is_nan('value')}) AND arrived_us >= decided_us"
 
         def known(where: str) -> str:
             return self._dialect.latest("value", "arrived_us", where, first=is_first)
@@ -308,8 +303,8 @@ class Statements:
             f"count(*) FILTER (WHERE {is_sound}) AS times_{at}",
             f"min(value) FILTER (WHERE {is_sound}) AS least_{at}",
             f"max(value) FILTER (WHERE {is_sound}) AS most_{at}",
-            f"count(*) FILTER (WHERE {is_named} AND {_is_nan('value')}) AS nan_{at}",
-            f"count(*) FILTER (WHERE {is_named} AND NOT ({_is_nan('value')}) AND arrived_us < decided_us) AS soon_{at}",
+            f"count(*) FILTER (WHERE {is_named} AND {is_nan('value')}) AS nan_{at}",
+            f"count(*) FILTER (WHERE {is_named} AND NOT ({is_nan('value')}) AND arrived_us < decided_us) AS soon_{at}",
             *within,
         ]
 
@@ -354,12 +349,12 @@ class Statements:
 
     @staticmethod
     def _window_sums(mean: Mean) -> tuple[str, str]:
-        amount = _whole_sum(_fixed(f"each_of.{name(mean.of)}", mean.deviation * AMOUNT_STEP))
+        amount = whole_sum(fixed(f"each_of.{name(mean.of)}", mean.deviation * AMOUNT_STEP))
         if mean.per is None:
             return amount, "1"
         if mean.per == "decisions":
             return amount, "count(*)"
-        return amount, _whole_sum(_fixed(f"each_of.{name(mean.per)}", DIVISOR_STEP))
+        return amount, whole_sum(fixed(f"each_of.{name(mean.per)}", DIVISOR_STEP))
 
     # --- what is counted ---
 
@@ -390,7 +385,7 @@ class Statements:
         declaration = self.declaration
         columns = ["base_of.snapshot_no", "base_of.arm", "base_of.share", "base_of.stage", "base_of.latency"]
         columns += [f"base_of.slice_{at}" for at, _ in enumerate(declaration.columns)]
-        columns += [f"{_pack(code.bits, self._late_bit)} AS code_{at}" for at, code in enumerate(declaration.codes)]
+        columns += [f"{pack(code.bits, self._late_bit)} AS code_{at}" for at, code in enumerate(declaration.codes)]
         columns += [sql for at, _ in enumerate(declaration.awaited) for sql in self._waits(at)]
         columns += [sql for label in declaration.maturities for sql in self._label_quality(label)]
         columns += [sql for index in declaration.means for sql in self._amounts(index)]
@@ -433,7 +428,7 @@ class Statements:
         alternatives = []
         for at, condition in enumerate(guardrail.bad_when):
             terms = [term for term in condition.terms if term.column == "label"]
-            alternatives.append(f"({bits[f'terms_{index}_{at}']} AND {_all_of(terms, label)})")
+            alternatives.append(f"({bits[f'terms_{index}_{at}']} AND {all_of(terms, label)})")
         return " OR ".join(alternatives)
 
     def _amount_of(self, index: int) -> tuple[str, ...]:
@@ -445,7 +440,7 @@ class Statements:
             return f"window_{index}.k", f"window_{index}.n"
         if mean.of == "label":
             within = f"within_{self.declaration.label_at(guardrail.label)}_{micros(guardrail.maturity)}"
-            return (_fixed(within, mean.deviation * AMOUNT_STEP),)
+            return (fixed(within, mean.deviation * AMOUNT_STEP),)
         return (f"base_of.amount_{index}",)
 
     def _amounts(self, index: int) -> list[str]:
@@ -502,7 +497,7 @@ class Statements:
     def pairs(self) -> str:
         """Return the query of the first request of each unit that has a copy, with what both releases answered."""
         grid = self.declaration.grid
-        bins = ["0", "0"] if grid is None else [_bin(f"{side}.score", grid) for side in ("served", "copies")]
+        bins = ["0", "0"] if grid is None else [bin_of(f"{side}.score", grid) for side in ("served", "copies")]
         order = "served.decided_us, served.decision_id, " + ", ".join(
             f"{side}.{column}"
             for side in ("served", "copies")
@@ -557,87 +552,3 @@ def orphans(labels: Iterable[str], scope: Scope, now: datetime) -> str:
             AND arrived_us >= {whole(scope.since)} AND arrived_us <= {whole(now)}
         GROUP BY labels.name
     """  # noqa: S608
-
-
-_LATENCY = (
-    f"CASE WHEN latency_ms > {LARGEST!r} THEN {BUCKETS - 1} WHEN latency_ms <= {SMALLEST!r} THEN 0"
-    f" ELSE CAST(ceil(ln(latency_ms / {SMALLEST!r}) / {LOG_GAMMA!r}) AS BIGINT) END"
-)
-
-
-def _is_nan(value: str) -> str:
-    """Return whether a number is none: it is above infinity in every engine."""
-    return f"{value} > {_INFINITY}"
-
-
-def _place(column: str, values: Sequence[str]) -> str:
-    """Return the number of the declared value; whoever has another is in no slice."""
-    places = " ".join(f"WHEN {quoted(value)} THEN {at}" for at, value in enumerate(values))
-    return f"CASE {column} {places} ELSE {NOT_COUNTED} END"
-
-
-def _pack(bits: Sequence[str], expression: Callable[[str], str]) -> str:
-    if not bits:
-        return "0"
-    return " + ".join(f"CASE WHEN {expression(bit)} THEN {1 << at} ELSE 0 END" for at, bit in enumerate(bits))
-
-
-def _bin(score: str, grid: ScoreGrid) -> str:
-    """Return the bin of `ScoreGrid` in the same floating-point steps as `ScoreGrid.index`."""
-    low, high = f"CAST({grid.low!r} AS DOUBLE)", f"CAST({grid.high!r} AS DOUBLE)"
-    inner = f"CAST(floor(({score} - {low}) / ({high} - {low}) * {grid.bins}) AS BIGINT)"
-    return (
-        f"CASE WHEN {score} IS NULL OR {_is_nan(score)} THEN 0 WHEN {score} < {low} OR {score} > {high} THEN 1"
-        f" WHEN {score} = {low} THEN 2 WHEN {score} = {high} THEN {grid.bins + 3}"
-        f" ELSE 3 + least({inner}, {grid.bins - 1}) END"
-    )
-
-
-#: Amounts of more steps than this are no measurement, and their squares would leave a whole number's range.
-_MOST_STEPS = "4e18"
-
-
-def _whole_sum(value: str) -> str:
-    """Return the sum of `value`, NULL when one of them is."""
-    return f"CASE WHEN count({value}) = count(*) THEN sum({value}) END"
-
-
-def _fixed(value: str, step: float) -> str:
-    """Return the nearest whole number of steps, half away from zero; NULL where there is no finite number."""
-    number = f"CAST({value} AS DOUBLE)"
-    steps = f"{number} / CAST({step!r} AS DOUBLE)"
-    rounded = f"CASE WHEN {number} < 0 THEN -floor(-({steps}) + 0.5) ELSE floor({steps} + 0.5) END"
-    is_finite = f"{number} - {number} = 0 AND abs({steps}) < {_MOST_STEPS}"
-    return f"CASE WHEN {is_finite} THEN CAST({rounded} AS BIGINT) END"
-
-
-def _any_of(conditions: Sequence[Condition]) -> str:
-    """Return the expression that is true when a condition surely holds, and not true when it does not or is unknown."""
-    return " OR ".join(f"({_all_of(condition.terms, 'NULL')})" for condition in conditions)
-
-
-def _all_of(terms: Sequence[Term], label: str) -> str:
-    return " AND ".join(_term(term, label) for term in terms) or "1 = 1"
-
-
-def _term(term: Term, label: str) -> str:
-    column = label if term.column == "label" else name(_ALIASES.get(term.column, term.column))
-    match term:
-        case OneOf():
-            return f"{column} IN ({', '.join(_literal(value) for value in term.values)})"
-        case AtLeast():
-            return f"{column} >= {term.bound!r}"
-        case Above():
-            return f"{column} > {term.bound!r}"
-        case unreachable:
-            assert_never(unreachable)
-
-
-#: What was done is what people mean by the action.
-_ALIASES = {"action": "action_taken"}
-
-
-def _literal(value: str | float | bool) -> str:
-    if isinstance(value, str):
-        return quoted(value)
-    return str(value).lower() if isinstance(value, bool) else repr(value)
