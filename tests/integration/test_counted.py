@@ -229,3 +229,9 @@ def test_what_cannot_be_forgotten_is_said(tmp_path, monkeypatch):
     with pytest.raises(PermissionError):
         forget(tmp_path / "memory")
     forget(tmp_path / "never was")
+
+
+def test_a_look_at_an_earlier_moment_counts_anew(tmp_path, anew):
+    begun(tmp_path, anew)
+    both_ways(tmp_path, 20)
+    assert len(anew) == 2

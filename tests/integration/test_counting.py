@@ -505,6 +505,14 @@ def test_rows_that_were_turned_away_at_the_door_are_counted_by_their_reason(tmp_
     assert ParquetLogs(tmp_path).look(PLAN, SCOPE, now=T0 + HOUR).set_aside == {}
 
 
+def test_a_row_that_was_turned_away_without_a_date_is_counted(tmp_path):
+    writer = LogWriter(tmp_path, POINT, ("origin",))
+    writer.decision(a_row(share=3.0))
+    assert writer.flush().quarantined == 1
+    write(tmp_path, some_days({"decision_id": "d1"}))
+    assert look(tmp_path).set_aside == {"share.out_of_range": 1}
+
+
 class FixedClock:
     """A clock that stands."""
 

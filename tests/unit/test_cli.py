@@ -25,7 +25,7 @@ from seatrial.control.moving import step
 from seatrial.control.opening import start
 from seatrial.control.watching import SWEEP
 from seatrial.documents import check, load_yaml
-from seatrial.errors import SeatrialError, UnavailableError
+from seatrial.errors import InvalidDocumentError, SeatrialError, UnavailableError
 from seatrial.ledger import Record
 from seatrial.plan import load_plan
 from seatrial.ports import Commit, RouterReport
@@ -841,3 +841,14 @@ def test_long_work_says_on_a_terminal_what_it_does(monkeypatch, capsys, is_termi
     monkeypatch.setattr("sys.stderr.isatty", lambda: is_terminal)
     terminal.Progress()("counting")
     assert ("counting" in capsys.readouterr().err) is told
+
+
+@pytest.mark.parametrize(
+    ("url", "finding"), [("nowhere", "found text that is no database URL"), ("sqlite:///x", "found sqlite, expected")]
+)
+def test_logs_in_a_database_that_is_none_are_refused_with_their_key(tmp_path, url, finding):
+    settings = tmp_path / "seatrial.yaml"
+    settings.write_text(yaml.safe_dump({"logs": "logs", "warehouse": url, "approvers": {"dana": ["risk-owner"]}}))
+    with pytest.raises(InvalidDocumentError, match=finding) as refused:
+        open_plant(settings, {})
+    assert "seatrial.yaml warehouse" in str(refused.value)
