@@ -227,6 +227,8 @@ class SqlStore:
 
     def release(self, release_id: str) -> Registered:
         """Return a release, by its whole id or by its first characters; raises NotFoundError."""
+        if (row := self._row(sa.select(RELEASES).where(RELEASES.c.id == release_id))) is not None:
+            return _registered(row)
         known = {registered.release.id: registered for registered in self.releases()}
         return known[match_id("release", release_id, known)]
 
@@ -235,10 +237,7 @@ class SqlStore:
         query = sa.select(RELEASES).order_by(RELEASES.c.position, RELEASES.c.id)
         if decision_point is not None:
             query = query.where(RELEASES.c.decision_point == decision_point)
-        return [
-            Registered(Release.model_validate_json(row.manifest), Path(row.location), row.registered_at)
-            for row in self._rows(query)
-        ]
+        return [_registered(row) for row in self._rows(query)]
 
     def add_plan(self, plan: Plan, *, now: datetime) -> None:
         """Store a plan; storing the same one again changes nothing."""
@@ -483,6 +482,9 @@ class SqlStore:
             from sqlalchemy.dialects.sqlite import insert  # type: ignore[assignment]  # noqa: PLC0415 as above
         connection.execute(insert(table).values(row).on_conflict_do_nothing())
 
+    def _row(self, query: sa.Select[Any]) -> sa.Row[Any] | None:
+        return next(iter(self._rows(query)), None)
+
     def _rows(self, query: sa.Select[Any]) -> Sequence[sa.Row[Any]]:
         with self._translated(), self._engine.connect() as connection:
             return connection.execute(query).all()
@@ -552,6 +554,10 @@ def _what(commit: Commit) -> str:
     if commit.inserted is not None:
         return f"decision point {commit.inserted.decision_point!r}"
     return f"rollout {commit.moved[0].id}" if commit.moved else "routing snapshot"
+
+
+def _registered(row: sa.Row[Any]) -> Registered:
+    return Registered(Release.model_validate_json(row.manifest), Path(row.location), row.registered_at)
 
 
 def _rollout(row: sa.Row[Any]) -> Rollout:

@@ -10,7 +10,7 @@ from seatrial.plan import Approval
 from seatrial.ports import Commit, Registered
 from seatrial.release import verify_files
 from seatrial.rollout import ACTIVE, Rollout, State, limit_of
-from seatrial.routing import RoutingSnapshot
+from seatrial.routing import RoutingSnapshot, parts_of
 from seatrial.units import digest_of, short
 
 if TYPE_CHECKING:
@@ -73,7 +73,8 @@ def _target_problems(ports: Ports, release: Release) -> list[Problem]:
 
 def _open_decision_point(ports: Ports, release: Release, *, now: datetime, actor: str) -> None:
     name = release.decision_point
-    snapshot = RoutingSnapshot(name, 1, champion=release.id, fallback=release.id)
+    parts = {release.id: parts_of(release)}
+    snapshot = RoutingSnapshot(name, 1, champion=release.id, fallback=release.id, parts=parts)
     body = {"champion": release.id, "reason": "first release of the decision point, served without a rollout"}
     record = Record(now, "decision_point.opened", actor, name, None, f"{name}/opened", body)
     ports.store.commit(Commit(records=(record,), snapshot=snapshot, champion=(name, release.id)))

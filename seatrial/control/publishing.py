@@ -9,10 +9,11 @@ from seatrial.control.recording import snapshot_body
 from seatrial.ledger import Record
 from seatrial.ports import Commit
 from seatrial.rollout import SERVING, Rollout, State, is_judged, share_of
-from seatrial.routing import RoutingSnapshot
+from seatrial.routing import Parts, RoutingSnapshot, parts_of
 from seatrial.units import share_to_slots
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from datetime import datetime
 
     from seatrial.control.judging import Judged
@@ -64,10 +65,22 @@ def next_snapshot(
     ports: Ports, rollout: Rollout, plan: Plan, *, present: RoutingSnapshot, now: datetime
 ) -> RoutingSnapshot | None:
     """Return the snapshot to publish for `rollout`, or None when the present one assigns the same."""
-    wanted = _wanted(ports, rollout, plan, now=now)
+    wanted = with_orders(ports, _wanted(ports, rollout, plan, now=now), present, now=now)
     if wanted.has_same_assignment(present):
         return None
     return replace(wanted, number=present.number + 1)
+
+
+def with_orders(ports: Ports, snapshot: RoutingSnapshot, present: RoutingSnapshot, *, now: datetime) -> RoutingSnapshot:
+    """Return `snapshot` with the orders that stand in `present`, and with the parts of every release it names."""
+    pins = tuple(pin for pin in present.pins if now < pin.expires_at)
+    ordered = replace(snapshot, pins=pins, kills=present.kills)
+    return replace(ordered, parts=parts_in(ports, ordered.releases()))
+
+
+def parts_in(ports: Ports, releases: Iterable[str]) -> dict[str, Parts]:
+    """Return what data planes need of each of `releases`."""
+    return {release_id: parts_of(ports.store.release(release_id).release) for release_id in releases}
 
 
 def _wanted(ports: Ports, rollout: Rollout, plan: Plan, *, now: datetime) -> RoutingSnapshot:

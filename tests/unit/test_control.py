@@ -26,7 +26,7 @@ from seatrial.control.judging import judge
 from seatrial.control.moving import WATCH
 from seatrial.control.observing import is_observed
 from seatrial.control.opening import register
-from seatrial.control.publishing import agree
+from seatrial.control.publishing import agree, parts_in
 from seatrial.control.watching import RESTARTS, SWEEP, evaluate_labels, is_open, may_restart, watch
 from seatrial.errors import ConflictError, InvalidDocumentError, NotFoundError, RefusedError, UnavailableError
 from seatrial.evidence import Evidence
@@ -660,7 +660,8 @@ def test_registering_again_changes_nothing(world):
     before = world.store.entries()
     assert world.register(a_release("champion")) == world.champion
     assert world.store.entries() == before
-    assert world.store.snapshot(POINT) == RoutingSnapshot(POINT, 1, world.champion, world.champion)
+    parts = parts_in(world.ports, [world.champion])
+    assert world.store.snapshot(POINT) == RoutingSnapshot(POINT, 1, world.champion, world.champion, parts=parts)
 
 
 def test_the_same_request_opens_one_rollout(either):

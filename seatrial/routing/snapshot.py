@@ -1,20 +1,16 @@
-"""Routing snapshots and assignment: which release answers this unit.
-
-Pure and fast; the in-process router, a gateway and Envoy compute the same assignment from the same snapshot. The
-slot of a unit is ``xxh64(salt + unit key, seed 0) mod 10,000``, which is Envoy's weighted-cluster hash policy on a
-header that holds the salted key. The challenger owns the lowest slots, so that a larger share never moves a unit
-away from it.
-"""
+"""The routing snapshot: the one versioned table that data planes read."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import combinations
 from types import NoneType
 from typing import TYPE_CHECKING, Any
 
-from xxhash import xxh64_intdigest
-
-from seatrial.evidence import Arm
+from seatrial.release import SegmentRule, common_unit
+from seatrial.routing.deciding import Parts
+from seatrial.routing.orders import Kill, Pin, ShadowBudget, is_matched
+from seatrial.routing.written import require_kinds, require_rule
 from seatrial.units import SLOTS, digest_of, format_time, parse_time
 
 if TYPE_CHECKING:
@@ -24,7 +20,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class RoutingSnapshot:
-    """The only thing that data planes read: self-contained, versioned, monotone in (number, lease_until)."""
+    """The only thing that data planes read: self-contained, versioned, monotone in (number, lease_until).
+
+    It divides units in at most two: those of the segment on trial, whose rule it carries, and everybody else, whom
+    the fallback answers.
+    """
 
     decision_point: str
     number: int  #: raised by one whenever an assignment changes
@@ -41,6 +41,11 @@ class RoutingSnapshot:
     stage: int = 0  #: index of the plan's stage, for the log
     salt: str = ""
     lease_until: datetime | None = None  #: mandatory when `slots` > 0
+    pins: tuple[Pin, ...] = ()  #: no two of which hold for one unit
+    kills: tuple[Kill, ...] = ()  #: orders in force, oldest first
+    budget: ShadowBudget | None = None  #: what copies may cost; None copies every unit
+    parts: Mapping[str, Parts] = field(default_factory=dict)  #: policy and contract by release id
+    signature: str | None = field(default=None, compare=False)  #: see `seatrial.routing.signing`
 
     def __post_init__(self) -> None:
         if not 0 <= self.slots <= SLOTS:
@@ -49,11 +54,19 @@ class RoutingSnapshot:
             raise ValueError("a snapshot with a challenger's share names the challenger and carries lease_until")
         if self.shadow and self.challenger is None:
             raise ValueError("a snapshot with shadow traffic names the challenger")
+        for first, second in combinations(self.pins, 2):
+            if _have_common_unit(first, second):
+                raise ValueError(f"pins to {first.release_id} and {second.release_id} hold for the same unit")
 
     @property
     def share(self) -> float:
         """Challenger's share in [0, 1]."""
         return self.slots / SLOTS
+
+    def releases(self) -> frozenset[str]:
+        """Return the ids of every release that may answer or score by this snapshot."""
+        named = {self.champion, self.fallback, self.challenger, *(pin.release_id for pin in self.pins)}
+        return frozenset(filter(None, (*named, *(kill.to for kill in self.kills))))
 
     def is_newer_than(self, other: RoutingSnapshot) -> bool:
         """Return whether a router that holds `other` should take this one."""
@@ -71,10 +84,10 @@ class RoutingSnapshot:
 
     def is_in_segment(self, attributes: Mapping[str, str]) -> bool:
         """Return whether a unit takes part; one that lacks a column of the rule does not."""
-        return all(attributes.get(column) in values for column, values in self.when.items())
+        return is_matched(self.when, attributes)
 
     def document(self) -> dict[str, Any]:
-        """Return the snapshot as plain data."""
+        """Return the snapshot as plain data, without its signature."""
         return {
             "decision_point": self.decision_point,
             "number": self.number,
@@ -89,15 +102,28 @@ class RoutingSnapshot:
             "stage": self.stage,
             "salt": self.salt,
             "lease_until": None if self.lease_until is None else format_time(self.lease_until),
+            "pins": [pin.document() for pin in self.pins],
+            "kills": [kill.document() for kill in self.kills],
+            "budget": None if self.budget is None else self.budget.document(),
+            "parts": {release_id: parts.document() for release_id, parts in sorted(self.parts.items())},
         }
 
     @classmethod
-    def of_document(cls, document: dict[str, Any]) -> RoutingSnapshot:
+    def of_document(cls, document: object) -> RoutingSnapshot:
         """Return the snapshot written by `document`; raises ValueError for anything else."""
-        _require_kinds(document)
-        lease = document["lease_until"]
-        when = {column: tuple(values) for column, values in document["when"].items()}
-        return cls(**{**document, "when": when, "lease_until": None if lease is None else parse_time(lease)})
+        read = require_kinds("routing snapshot", document, _KINDS)
+        lease, budget = read["lease_until"], read["budget"]
+        return cls(
+            **{
+                **read,
+                "when": require_rule("routing snapshot", read["when"]),
+                "lease_until": None if lease is None else parse_time(lease),
+                "pins": tuple(map(Pin.of_document, read["pins"])),
+                "kills": tuple(map(Kill.of_document, read["kills"])),
+                "budget": None if budget is None else ShadowBudget.of_document(budget),
+                "parts": {release_id: Parts.of_document(parts) for release_id, parts in read["parts"].items()},
+            }
+        )
 
     @property
     def digest(self) -> str:
@@ -105,7 +131,15 @@ class RoutingSnapshot:
         return digest_of({**self.document(), "lease_until": None})
 
 
-#: Types of each key of a written snapshot; a bool is no number and a number no text.
+def _have_common_unit(first: Pin, second: Pin) -> bool:
+    """Return whether one unit may be meant by both; a key says nothing of attributes, so a rule never excludes it."""
+    if first.unit_key is not None or second.unit_key is not None:
+        return first.unit_key == second.unit_key
+    rules = (SegmentRule(name=f"pin-{at}", when=pin.when) for at, pin in enumerate((first, second)))
+    return common_unit(*rules) is not None
+
+
+#: Types of each key of a written snapshot.
 _KINDS: Mapping[str, tuple[type, ...]] = {
     "decision_point": (str,),
     "number": (int,),
@@ -120,54 +154,8 @@ _KINDS: Mapping[str, tuple[type, ...]] = {
     "stage": (int,),
     "salt": (str,),
     "lease_until": (str, NoneType),
+    "pins": (list,),
+    "kills": (list,),
+    "budget": (dict, NoneType),
+    "parts": (dict,),
 }
-
-
-def _require_kinds(document: object) -> None:
-    if not isinstance(document, dict) or document.keys() != _KINDS.keys():
-        raise ValueError(f"routing snapshot: found {document!r}; expected the keys {', '.join(_KINDS)}")
-    wrong = [key for key, kinds in _KINDS.items() if type(document[key]) not in kinds]
-    if not wrong:
-        rules = document["when"].values()
-        is_text = all(type(values) is list and all(type(value) is str for value in values) for values in rules)
-        wrong = [] if is_text else ["when"]
-    if wrong:
-        found = ", ".join(f"{key} {document[key]!r}" for key in wrong)
-        raise ValueError(
-            f"routing snapshot: found {found}; expected what a snapshot's document holds; publish it again"
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Assignment:
-    """Which release answers one unit, and with which probability it was the challenger."""
-
-    release_id: str
-    arm: Arm
-    share: float  #: challenger's probability at assignment; 0 when the unit was not in the comparison
-    snapshot_no: int
-    shadow_release_id: str | None  #: release that scores a copy
-
-
-def slot_of(salt: str, unit_key: str) -> int:
-    """Return the slot of a unit, 0 to 9,999.
-
-    >>> slot_of("s", "unit") == slot_of("s", "unit")
-    True
-    """
-    return xxh64_intdigest(f"{salt}{unit_key}".encode()) % SLOTS
-
-
-def assign(snapshot: RoutingSnapshot, unit_key: str, attributes: Mapping[str, str], *, now: datetime) -> Assignment:
-    """Return the assignment of `unit_key` at `now`; in doubt the fallback release answers.
-
-    The lease is checked here, on the serving side, so that a dead control plane ends an experiment by itself.
-    """
-    takes_part = snapshot.is_in_segment(attributes)
-    shadow = snapshot.challenger if snapshot.shadow and takes_part else None
-    if snapshot.slots and takes_part and snapshot.lease_until is not None and now < snapshot.lease_until:
-        if snapshot.challenger is not None and slot_of(snapshot.salt, unit_key) < snapshot.slots:
-            return Assignment(snapshot.challenger, Arm.CHALLENGER, snapshot.share, snapshot.number, shadow)
-        return Assignment(snapshot.champion, Arm.CHAMPION, snapshot.share, snapshot.number, shadow)
-    arm = Arm.CHALLENGER if snapshot.fallback == snapshot.challenger else Arm.CHAMPION
-    return Assignment(snapshot.fallback, arm, 0.0, snapshot.number, shadow)

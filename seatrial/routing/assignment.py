@@ -1,0 +1,97 @@
+"""Assignment: which release answers one unit at one moment.
+
+The slot of a unit is ``xxh64(salt + unit key, seed 0) mod 10,000``, which is Envoy's weighted-cluster hash policy on
+a header that holds the salted key. The challenger owns the lowest slots, so that a larger share never moves a unit
+away from it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from xxhash import xxh64_intdigest
+
+from seatrial.evidence import Arm
+from seatrial.routing.orders import KillMode
+from seatrial.units import SLOTS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
+
+    from seatrial.routing.orders import Kill
+    from seatrial.routing.snapshot import RoutingSnapshot
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """Which release answers one unit, and with which probability it was the challenger."""
+
+    release_id: str
+    arm: Arm
+    share: float  #: challenger's probability at assignment; 0 when the unit was not in the comparison
+    snapshot_no: int
+    shadow_release_id: str | None  #: release that scores a copy
+    kill: Kill | None = None  #: order that keeps every release from answering; `obey` says what happens instead
+
+
+def slot_of(salt: str, unit_key: str) -> int:
+    """Return the slot of a unit, 0 to 9,999.
+
+    >>> slot_of("s", "unit") == slot_of("s", "unit")
+    True
+    """
+    return xxh64_intdigest(f"{salt}{unit_key}".encode()) % SLOTS
+
+
+def assign(snapshot: RoutingSnapshot, unit_key: str, attributes: Mapping[str, str], *, now: datetime) -> Assignment:
+    """Return the assignment of `unit_key` at `now`; in doubt the fallback release answers.
+
+    The lease is checked here, on the serving side, so that a dead control plane ends an experiment by itself. A pin
+    outranks the comparison, and a kill outranks both.
+    """
+    chosen = _chosen(snapshot, unit_key, attributes, now=now)
+    if not snapshot.kills:
+        return chosen
+    return _obeyed(snapshot, chosen, attributes)
+
+
+def _chosen(snapshot: RoutingSnapshot, unit_key: str, attributes: Mapping[str, str], *, now: datetime) -> Assignment:
+    for pin in snapshot.pins:
+        if pin.holds(unit_key, attributes, now=now):
+            return Assignment(pin.release_id, _arm_of(snapshot, pin.release_id), 0.0, snapshot.number, None)
+    takes_part = snapshot.is_in_segment(attributes)
+    shadow = snapshot.challenger if takes_part and is_copied(snapshot, unit_key) else None
+    if snapshot.slots and takes_part and snapshot.lease_until is not None and now < snapshot.lease_until:
+        if snapshot.challenger is not None and slot_of(snapshot.salt, unit_key) < snapshot.slots:
+            return Assignment(snapshot.challenger, Arm.CHALLENGER, snapshot.share, snapshot.number, shadow)
+        return Assignment(snapshot.champion, Arm.CHAMPION, snapshot.share, snapshot.number, shadow)
+    return Assignment(snapshot.fallback, _arm_of(snapshot, snapshot.fallback), 0.0, snapshot.number, shadow)
+
+
+def is_copied(snapshot: RoutingSnapshot, unit_key: str) -> bool:
+    """Return whether the shadow scores a copy; the same units are copied as long as the sampling stays."""
+    if not snapshot.shadow:
+        return False
+    sampling = SLOTS if snapshot.budget is None else snapshot.budget.sampling
+    return sampling == SLOTS or slot_of(f"{snapshot.salt}shadow/", unit_key) < sampling
+
+
+def _obeyed(snapshot: RoutingSnapshot, chosen: Assignment, attributes: Mapping[str, str]) -> Assignment:
+    """Return `chosen` under the kills: each may name another release once, so that the search ends."""
+    asked = set()
+    while True:
+        kills = [kill for kill in snapshot.kills if kill.holds(chosen.release_id, attributes)]
+        if not kills:
+            return chosen
+        # What stops every release outranks what names another one.
+        kill = next((each for each in kills if each.mode is not KillMode.PREVIOUS_RELEASE), kills[0])
+        if kill.to is None or kill.to in asked:
+            return replace(chosen, share=0.0, shadow_release_id=None, kill=kill)
+        asked.add(kill.to)
+        chosen = replace(chosen, release_id=kill.to, arm=_arm_of(snapshot, kill.to), share=0.0, shadow_release_id=None)
+
+
+def _arm_of(snapshot: RoutingSnapshot, release_id: str) -> Arm:
+    return Arm.CHALLENGER if release_id == snapshot.challenger else Arm.CHAMPION
