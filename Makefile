@@ -1,7 +1,7 @@
 # Every step from a fresh checkout; needs a POSIX shell and Python 3.11 to 3.14, and fetches the rest.
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo up test lint browser prometheus screenshots lock clean bench-decisions bench-decisions-full bench-looks bench-evidence
+.PHONY: help env demo up test lint browser prometheus servers screenshots lock clean bench-decisions bench-decisions-full bench-looks bench-evidence
 
 BIN := .venv/bin
 TESTS := seatrial deployments tests
@@ -30,7 +30,7 @@ demo: env ## three rollouts on the local stack: one promoted, one rolled back, o
 up: env ## keep the local stack up until Ctrl-C and print where it answers
 	@$(BIN)/python -m deployments.local
 
-test: env browser prometheus ## run doctests and tests; TESTS=tests/unit runs a part
+test: env browser prometheus servers ## run doctests and tests; TESTS=tests/unit runs a part
 	$(call timed,tests,$(BIN)/python -m pytest $(PARALLEL) --doctest-modules $(TESTS))
 
 lint: env ## check style, format and types
@@ -42,6 +42,9 @@ browser: env ## find Chromium for the browser tests, or install it where apt-get
 
 prometheus: env ## find Prometheus for the tests of metrics, or unpack it where apt-get may
 	@$(BIN)/python -m deployments.prometheus
+
+servers: env ## make the environments of model servers in .venv-servers, for the tests that ask them
+	@deployments/environment.sh servers
 
 screenshots: env browser ## take the pictures of docs/images again
 	@$(BIN)/python -m deployments.screenshots
@@ -63,5 +66,5 @@ lock: ## resolve pyproject.toml into requirements.lock, keeping what still fits
 
 clean: ## delete everything that was made here: environment, data of the local stack, caches
 	@if [ -e .venv/ready ]; then $(BIN)/python -m deployments.local --wipe; fi
-	@rm -rf .venv .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist *.egg-info
+	@rm -rf .venv .venv-servers .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist *.egg-info
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,12 +1,15 @@
 #!/bin/sh
 # `environment.sh install` makes .venv from requirements.lock; `environment.sh lock` makes requirements.lock from
-# pyproject.toml. Make decides when; this script says how long each part took and, when it cannot, what to do.
+# pyproject.toml, and the locks of model servers; `environment.sh servers` makes the environments of model servers, whose
+# requirements contradict ours. Make decides when; this script says how long each part took and, when it cannot, what
+# to do.
 set -eu
 cd "$(dirname "$0")/.."
 
 UV_VERSION=0.13.9
 OLDEST=3.11
 NEWEST=3.14
+SERVERS="mlserver kserve"
 VENV="$(pwd -P)/.venv"
 STAMP="$VENV/made-for"
 
@@ -114,6 +117,30 @@ resolve() {
         --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" \
         --output-file requirements.lock pyproject.toml
     say lock "$(grep -c '==' requirements.lock) packages"
+    for server in $SERVERS; do
+        "$VENV/bin/uv" pip compile --quiet --universal --python-version "$OLDEST" --generate-hashes \
+            --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" \
+            --output-file "requirements-servers/$server.txt" "requirements-servers/$server.in"
+        say "$server" "$(grep -c '==' "requirements-servers/$server.txt") packages"
+    done
+}
+
+# Succeeds whether or not there is a server in the end: the tests say what its absence means.
+install_server() {
+    folder="$(pwd -P)/.venv-servers/$1"
+    lock="requirements-servers/$1.txt"
+    wanted="$folder $("$VENV/bin/python" --version) $(cksum <"$lock")"
+    [ "$(cat "$folder/made-from" 2>/dev/null)" != "$wanted" ] || return 0
+    began=$(date +%s)
+    # The second try goes on from what the first one fetched.
+    for _ in 1 2; do
+        "$VENV/bin/uv" venv --quiet --clear --python "$VENV/bin/python" "$folder" &&
+            VIRTUAL_ENV="$folder" "$VENV/bin/uv" pip install --quiet --require-hashes --requirement "$lock" &&
+            printf '%s\n' "$wanted" >"$folder/made-from" &&
+            say "$1" "$(($(date +%s) - began)) s, $(grep -c '==' "$lock") locked" &&
+            return 0
+    done
+    say "$1" "not installed, read uv's reason above; the tests of model servers need it"
 }
 
 make_venv
@@ -127,5 +154,6 @@ install)
     touch "$VENV/ready"
     ;;
 lock) resolve ;;
-*) refuse "environment.sh: found '${1:-}'; expected install or lock; see the Makefile" ;;
+servers) for server in $SERVERS; do install_server "$server"; done ;;
+*) refuse "environment.sh: found '${1:-}'; expected install, lock or servers; see the Makefile" ;;
 esac
