@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import time
+from itertools import count
+from time import perf_counter
 from typing import TYPE_CHECKING
-from uuid import uuid4
 
 import httpx
 import numpy as np
@@ -47,6 +47,7 @@ class V2Server:
     def __init__(self, url: str, *, timeout_s: float = 10.0) -> None:
         self.url = url.rstrip("/")
         self._timeout_s = timeout_s
+        self._numbers = count(1)
         self._client = httpx.Client(timeout=timeout_s, trust_env=False, follow_redirects=False)
 
     def __enter__(self) -> Self:
@@ -77,7 +78,7 @@ class V2Server:
 
     def infer(self, address: ModelAddress, wiring: Wiring, rows: Sequence[Sequence[float]]) -> list[float]:
         """Return the score of each of `rows`; raises UnavailableError for an answer that is not exactly that."""
-        request_id = uuid4().hex
+        request_id = str(next(self._numbers))
         body = request_body(wiring, rows, request_id=request_id)
         content = self._answer("POST", f"{address.path}/infer", body)
         return scores_of(content, wiring, address, rows=len(rows), request_id=request_id)
@@ -107,14 +108,14 @@ class V2Server:
 
     def _ask(self, method: str, path: str, body: bytes | None = None) -> tuple[int, bytes]:
         where = f"{self.url}/{path}"
-        ends = time.monotonic() + self._timeout_s
+        ends = perf_counter() + self._timeout_s
         content = bytearray()
         try:
             with self._client.stream(method, where, content=body, headers=JSON if body else None) as response:
                 for part in response.iter_bytes():
                     content += part
                     # httpx limits the time between two bytes; a server that drips would never end.
-                    if time.monotonic() > ends:
+                    if perf_counter() > ends:
                         raise UnavailableError(f"{where}: no whole answer within {self._timeout_s:g} s; wait and retry")
                     refuse_length(len(content), where)
                 return response.status_code, bytes(content)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import count
 from typing import TYPE_CHECKING
-from uuid import uuid4
 
 import httpx
 
@@ -64,6 +64,7 @@ class AsyncV2Scorer:
         self._owns_client = client is None
         # The limit of httpx is by operation; asyncio.timeout below is the one that counts.
         self._client = client or httpx.AsyncClient(timeout=timeout_s, trust_env=False, follow_redirects=False)
+        self._numbers = count(1)
         self._wiring: Wiring | None = None
 
     async def close(self) -> None:
@@ -114,7 +115,7 @@ class AsyncV2Scorer:
         missing = [name for name in self.columns if name not in features]
         if missing:
             raise RefusedError(f"{self._address}: found no feature {', '.join(missing)}; expected all; send them")
-        request_id = uuid4().hex
+        request_id = str(next(self._numbers))
         body = request_body(wiring, [[features[name] for name in self.columns]], request_id=request_id)
         content = await self._answer("POST", f"{self._address.path}/infer", body, limit_s)
         return scores_of(content, wiring, self._address, rows=1, request_id=request_id)[0]
