@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from seatrial.evidence import Arm, Evidence
     from seatrial.gates.finding import Finding
+    from seatrial.gates.load import ShadowLoad
     from seatrial.ledger import Entry, Record
     from seatrial.plan import Plan
     from seatrial.release import Release
@@ -71,6 +72,7 @@ class RouterReport:
     at: datetime
     fallback: str  #: release id that it serves when that snapshot's lease is over
     lease_until: datetime | None  #: None when the snapshot gives the challenger no share
+    shadow: ShadowLoad | None = None  #: what its copies cost; None when it sends none
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ complete table of what may follow what. The caller stores a move under compare-a
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, assert_never
 
@@ -18,7 +19,7 @@ from seatrial.verdict import Verdict, worst
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
-    from datetime import datetime, timedelta
+    from datetime import datetime
 
     from seatrial.gates.finding import Finding
     from seatrial.plan import Plan, Stage
@@ -29,6 +30,7 @@ class State(StrEnum):
 
     GATES = "gates"
     SHADOW = "shadow"
+    SHADOW_PAUSED = "shadow paused"  #: copies cost more than they may; the champion serves undisturbed
     AWAITING_APPROVAL = "awaiting approval"
     CANARY = "canary"
     LABELS = "labels"
@@ -51,6 +53,7 @@ class Action(StrEnum):
     PROMOTE = "promote"
     ROLL_BACK = "roll back"
     ASK = "ask"
+    PAUSE = "pause"  #: stop copying for the shadow for a while
 
 
 _STAGES = frozenset({State.GATES, State.SHADOW, State.AWAITING_APPROVAL, State.CANARY, State.LABELS, State.PROMOTING})
@@ -63,6 +66,10 @@ TRANSITIONS: Mapping[tuple[State, Action], frozenset[State]] = {
     (State.SHADOW, Action.ADVANCE): frozenset({State.AWAITING_APPROVAL, State.CANARY}),
     (State.SHADOW, Action.ROLL_BACK): frozenset({State.ROLLING_BACK}),
     (State.SHADOW, Action.ASK): frozenset({State.AWAITING_DECISION}),
+    (State.SHADOW, Action.PAUSE): frozenset({State.SHADOW_PAUSED}),
+    (State.SHADOW_PAUSED, Action.ADVANCE): frozenset({State.SHADOW}),
+    (State.SHADOW_PAUSED, Action.ROLL_BACK): frozenset({State.ROLLING_BACK}),
+    (State.SHADOW_PAUSED, Action.ASK): frozenset({State.AWAITING_DECISION}),
     (State.AWAITING_APPROVAL, Action.ADVANCE): frozenset({State.CANARY, State.LABELS, State.PROMOTING}),
     (State.AWAITING_APPROVAL, Action.ROLL_BACK): frozenset({State.ROLLING_BACK}),
     (State.CANARY, Action.ADVANCE): frozenset({State.CANARY, State.LABELS, State.AWAITING_APPROVAL}),
@@ -85,7 +92,7 @@ TRANSITIONS: Mapping[tuple[State, Action], frozenset[State]] = {
 }
 
 #: States in which a rollout holds its decision point: no second one may start.
-ACTIVE = _STAGES | {State.AWAITING_DECISION, State.ROLLING_BACK, State.ROLLBACK_INCOMPLETE}
+ACTIVE = _STAGES | {State.SHADOW_PAUSED, State.AWAITING_DECISION, State.ROLLING_BACK, State.ROLLBACK_INCOMPLETE}
 #: States in which the challenger may answer real requests.
 SERVING = frozenset({State.AWAITING_APPROVAL, State.CANARY, State.LABELS, State.PROMOTING, State.CHAMPION})
 #: States in which the champion was returned to service, and the routers are awaited.
@@ -181,9 +188,8 @@ def decide(
     match rollout.state:
         case State.GATES:
             return _decide_stage(rollout, plan, _of(findings, Question.CONTRACT), now=now)
-        case State.SHADOW:
-            asked = _of(findings, Question.CONTRACT, Question.FRESHNESS, Question.SHADOW)
-            return _decide_stage(rollout, plan, asked, now=now)
+        case State.SHADOW | State.SHADOW_PAUSED:
+            return _decide_shadow(rollout, plan, findings, now=now)
         case State.CANARY:
             asked = _of(findings, Question.FRESHNESS, Question.ASSIGNMENT, Question.EXPOSURE)
             return _decide_stage(rollout, plan, [*asked, *_warnings(findings)], now=now)
@@ -211,6 +217,28 @@ def _close_window(rollout: Rollout, findings: Sequence[Finding]) -> Decision:
     if is_judged(findings):
         return Decision(Action.ADVANCE, "label window closed without harm")
     return Decision(Action.HOLD, "the label window is over, and stays open until fresh evidence was judged")
+
+
+def _decide_shadow(rollout: Rollout, plan: Plan, findings: Sequence[Finding], *, now: datetime) -> Decision:
+    if rollout.state is State.SHADOW_PAUSED:
+        return _decide_paused(rollout, plan, now=now)
+    asked = _of(findings, Question.CONTRACT, Question.FRESHNESS, Question.LOAD, Question.SHADOW)
+    overloaded = [f for f in asked if f.question is Question.LOAD and f.verdict is Verdict.FAIL]
+    is_failed = any(f.verdict is Verdict.FAIL for f in asked if f.question is not Question.LOAD)
+    if overloaded and not is_failed:
+        return Decision(Action.PAUSE, overloaded[0].reason)
+    return _decide_stage(rollout, plan, [f for f in asked if f not in overloaded], now=now)
+
+
+def _decide_paused(rollout: Rollout, plan: Plan, *, now: datetime) -> Decision:
+    """Return whether the shadow is tried again; pauses count against its deadline."""
+    stage = plan.stages[rollout.stage]
+    until = rollout.entered_at + (stage.cost.pause if isinstance(stage, Shadow) and stage.cost else timedelta(0))
+    if rollout.deadline is not None and now >= rollout.deadline:
+        return _at_deadline(rollout, plan, rollout.reason)
+    if now >= until:
+        return Decision(Action.ADVANCE, f"tried again after a pause: {rollout.reason}")
+    return Decision(Action.HOLD, f"paused for another {format_duration(until - now)}: {rollout.reason}")
 
 
 def _of(findings: Iterable[Finding], *questions: Question) -> list[Finding]:
@@ -414,8 +442,9 @@ def _target(rollout: Rollout, plan: Plan, decision: Decision) -> tuple[State, in
             raise RefusedError(f"rollout {rollout.id}: hold is not a move")
         case Action.ASK if rollout.state is State.ROLLING_BACK:
             return State.ROLLBACK_INCOMPLETE, rollout.stage
-        case Action.ASK:
-            return State.AWAITING_DECISION, rollout.stage
+        case Action.ASK | Action.PAUSE:
+            is_asked = decision.action is Action.ASK
+            return State.AWAITING_DECISION if is_asked else State.SHADOW_PAUSED, rollout.stage
         case Action.ROLL_BACK:
             return (State.REJECTED if rollout.state is State.GATES else State.ROLLING_BACK), rollout.stage
         case Action.PROMOTE if rollout.state is State.CHAMPION:
@@ -428,7 +457,7 @@ def _target(rollout: Rollout, plan: Plan, decision: Decision) -> tuple[State, in
             return State.CHAMPION, rollout.stage
         case Action.ADVANCE if rollout.state is State.SUPERSEDED:
             return State.RETIRED, rollout.stage
-        case Action.ADVANCE if rollout.state is State.AWAITING_DECISION:
+        case Action.ADVANCE if rollout.state in (State.AWAITING_DECISION, State.SHADOW_PAUSED):
             return state_of(plan.stages[rollout.stage]), rollout.stage
         case Action.ADVANCE if rollout.stage + 1 < len(plan.stages):
             return state_of(plan.stages[rollout.stage + 1]), rollout.stage + 1
@@ -439,6 +468,8 @@ def _target(rollout: Rollout, plan: Plan, decision: Decision) -> tuple[State, in
 
 
 def _deadline(rollout: Rollout, plan: Plan, state: State, stage: int, *, now: datetime) -> datetime | None:
+    if state is State.SHADOW_PAUSED or (rollout.state is State.SHADOW_PAUSED and state is State.SHADOW):
+        return rollout.deadline  # pauses count against it
     if state in _STAGES or (state is State.CHAMPION and rollout.state is State.PROMOTING):
         return now + limit_of(plan.stages[stage])
     return rollout.deadline if state is State.SUPERSEDED else None

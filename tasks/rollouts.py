@@ -122,6 +122,7 @@ def _progress(rollout: Rollout, following: Next, reason: str) -> Progress:
     titles = {
         State.GATES: "Checking the gates",
         State.SHADOW: "In shadow",
+        State.SHADOW_PAUSED: "Shadow paused",
         State.CANARY: f"Canary at {share:.0%}",
         State.LABELS: f"Waiting for labels at {share:.0%}",
         State.PROMOTING: "Promoting",

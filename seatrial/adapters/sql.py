@@ -20,6 +20,7 @@ from sqlalchemy.exc import IntegrityError, OperationalError
 from seatrial.adapters.memory import match_id
 from seatrial.errors import ConflictError, NotFoundError, TamperedError, UnavailableError
 from seatrial.gates.finding import Finding, Question
+from seatrial.gates.load import ShadowLoad
 from seatrial.ledger import GENESIS, Entry, Record, chain
 from seatrial.plan import Plan
 from seatrial.ports import Look, Registered, RouterReport
@@ -126,6 +127,7 @@ REPORTS = sa.Table(
     sa.Column("at", AwareTime, nullable=False),
     sa.Column("fallback", sa.String, nullable=False),
     sa.Column("lease_until", AwareTime),
+    sa.Column("shadow", sa.Text),
 )
 LEDGER = sa.Table(
     "ledger",
@@ -357,7 +359,8 @@ class SqlStore:
 
     def report(self, report: RouterReport) -> None:
         """Store what a router serves, replacing its last report."""
-        row = {c.name: getattr(report, c.name) for c in REPORTS.columns}
+        load = None if report.shadow is None else canonical(report.shadow.document()).decode()
+        row = {**{c.name: getattr(report, c.name) for c in REPORTS.columns}, "shadow": load}
         with self._writing() as connection:
             self._insert_new(connection, REPORTS, **row)
             connection.execute(
@@ -369,10 +372,7 @@ class SqlStore:
     def reports(self, decision_point: str) -> Sequence[RouterReport]:
         """Return the last report of each router."""
         query = sa.select(REPORTS).where(REPORTS.c.decision_point == decision_point).order_by(REPORTS.c.router)
-        return [
-            RouterReport(row.router, row.decision_point, row.number, row.at, row.fallback, row.lease_until)
-            for row in self._rows(query)
-        ]
+        return [_report(row) for row in self._rows(query)]
 
     # -- ledger and looks
 
@@ -558,6 +558,11 @@ def _what(commit: Commit) -> str:
 
 def _registered(row: sa.Row[Any]) -> Registered:
     return Registered(Release.model_validate_json(row.manifest), Path(row.location), row.registered_at)
+
+
+def _report(row: sa.Row[Any]) -> RouterReport:
+    load = None if row.shadow is None else ShadowLoad(**json.loads(row.shadow))
+    return RouterReport(row.router, row.decision_point, row.number, row.at, row.fallback, row.lease_until, load)
 
 
 def _rollout(row: sa.Row[Any]) -> Rollout:

@@ -14,6 +14,7 @@ from seatrial.gates.delays import delays
 from seatrial.gates.finding import Finding, Question
 from seatrial.gates.freshness import freshness, soundness
 from seatrial.gates.guardrails import exposure, harm, harm_and_warnings, promotion
+from seatrial.gates.load import load
 from seatrial.gates.pairs import advice, paired_losses
 from seatrial.gates.scores import scores, shadow_scores
 from seatrial.gates.shadow import shadow
@@ -62,7 +63,7 @@ def judge(ports: Ports, rollout: Rollout, plan: Plan, *, now: datetime) -> Judge
             reason = f"{_UNREAD}: {error}"
             return Judged(evidence, (Finding(Question.FRESHNESS, "decision log", Verdict.ERROR, reason),))
     found = judged_from(evidence, rollout, plan, ports.store, now=now)
-    return Judged(evidence, (*found, *_probed(ports, rollout, plan, now=now)))
+    return Judged(evidence, (*found, *_probed(ports, rollout, plan, now=now), *_loaded(ports, rollout, plan, now=now)))
 
 
 def is_measured(rollout: Rollout) -> bool:
@@ -76,9 +77,9 @@ def scope_of(rollout: Rollout) -> Scope:
 
 
 def is_from_outside(finding: Finding) -> bool:
-    """Return whether `finding` says what a probe or the logs answered at that moment, which no evidence holds."""
+    """Return whether `finding` says what a probe, a router or the logs answered then, which no evidence holds."""
     is_probed = finding.question is Question.CONTRACT and finding.subject.endswith((f"· {_CHALLENGER}", f"· {_TARGET}"))
-    return is_probed or is_unread(finding)
+    return is_probed or is_unread(finding) or finding.question is Question.LOAD
 
 
 def is_unread(finding: Finding) -> bool:
@@ -102,7 +103,8 @@ def judged_from(
         case State.SHADOW | State.CANARY | State.LABELS | State.AWAITING_APPROVAL | State.PROMOTING | State.CHAMPION:
             return _found(evidence, rollout, plan, releases, now=now) if is_measured(rollout) else ()
         case (
-            State.AWAITING_DECISION
+            State.SHADOW_PAUSED
+            | State.AWAITING_DECISION
             | State.SUPERSEDED
             | State.RETIRED
             | State.REJECTED
@@ -120,6 +122,17 @@ def _probed(ports: Ports, rollout: Rollout, plan: Plan, *, now: datetime) -> lis
     if rollout.state is State.GATES:
         return [*_probe(ports, rollout.challenger, _CHALLENGER), *_probe_target(ports, rollout, now=now)]
     return _recent_target(ports, rollout, plan, now=now) if rollout.state is State.SHADOW else []
+
+
+def _loaded(ports: Ports, rollout: Rollout, plan: Plan, *, now: datetime) -> list[Finding]:
+    """Return what live routers say of the cost of copies, in a shadow whose plan limits it."""
+    stage = plan.stages[rollout.stage]
+    if rollout.state is not State.SHADOW or not isinstance(stage, Shadow) or stage.cost is None:
+        return []
+    number = ports.store.snapshot(rollout.decision_point).number
+    reports = ports.store.reports(rollout.decision_point)
+    live = [report for report in reports if report.number == number and now - report.at <= plan.evidence.max_age]
+    return [load([report.shadow for report in live if report.shadow is not None])]
 
 
 def _probe(ports: Ports, release_id: str, role: str) -> list[Finding]:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from seatrial.ports import Ports
 
 #: What a watch may do by itself; widening exposure is left to the rollout's own flow.
-WATCH = frozenset({Action.ROLL_BACK})
+WATCH = frozenset({Action.ROLL_BACK, Action.PAUSE})
 EVERYTHING = frozenset(Action)
 #: How many looks without news are kept in the time of one lease: a plot needs points, the database not every one.
 LOOKS_PER_LEASE = 12
@@ -41,6 +41,7 @@ _LEFT_TO_THE_FLOW = frozenset(
     {
         State.GATES,
         State.SHADOW,
+        State.SHADOW_PAUSED,
         State.AWAITING_APPROVAL,
         State.CANARY,
         State.LABELS,

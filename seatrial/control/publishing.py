@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 from seatrial.control.recording import snapshot_body
 from seatrial.ledger import Record
+from seatrial.plan import Shadow
 from seatrial.ports import Commit
 from seatrial.rollout import SERVING, Rollout, State, is_judged, share_of
-from seatrial.routing import Parts, RoutingSnapshot, parts_of
+from seatrial.routing import Parts, RoutingSnapshot, ShadowBudget, parts_of
 from seatrial.units import share_to_slots
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from seatrial.control.judging import Judged
-    from seatrial.plan import Plan
+    from seatrial.plan import Plan, Stage
     from seatrial.ports import Ports
 
 
@@ -101,10 +102,18 @@ def _wanted(ports: Ports, rollout: Rollout, plan: Plan, *, now: datetime) -> Rou
         when={} if plan.segment is None else segments.rule(plan.segment),
         slots=share_to_slots(share),
         shadow=is_shadowed,
+        budget=_budget(plan.stages[rollout.stage]) if is_shadowed else None,
         stage=rollout.stage,
         salt=f"{segments.salt}/{rollout.id}/",
         lease_until=now + plan.lease if share else None,
     )
+
+
+def _budget(stage: Stage) -> ShadowBudget | None:
+    if not isinstance(stage, Shadow) or stage.cost is None:
+        return None
+    cost = stage.cost
+    return ShadowBudget(share_to_slots(cost.sampling), cost.max_per_s, cost.max_concurrent, cost.dependencies)
 
 
 def renew(ports: Ports, rollout: Rollout, plan: Plan, judged: Judged, *, now: datetime) -> None:

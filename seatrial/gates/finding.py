@@ -18,6 +18,7 @@ class Question(StrEnum):
     CONTRACT = "contract"  #: does the release fit together, load and answer
     FRESHNESS = "freshness"  #: is there recent evidence at all
     ASSIGNMENT = "assignment"  #: were units assigned as recorded; if not, no other verdict counts
+    LOAD = "load"  #: do copies for the shadow keep to their budget; if not, the shadow pauses
     SHADOW = "shadow"  #: does the challenger run on copies of real requests
     HARM = "harm"  #: is a guardrail proven worse
     WARNING = "warning"  #: is it likely worse, so that the ramp should stand still

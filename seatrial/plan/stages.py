@@ -1,6 +1,6 @@
 """The stages of a plan, each with the rules of its own."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import timedelta
 from typing import Annotated, Literal, TypeAlias
 
@@ -45,6 +45,30 @@ class Gates(Checked):
     )
 
 
+class ShadowCost(Checked):
+    """What copies for the shadow may cost; routers that cannot keep to it copy fewer, and then the shadow pauses."""
+
+    sampling: Annotated[Share, Field(gt=0)] = Field(
+        1.0, description="the part of the units whose requests are copied, 100 % when left out"
+    )
+    max_per_s: Annotated[Number, Field(gt=0)] | None = Field(
+        None, description="the greatest number of copies a second on one router; no limit when left out"
+    )
+    max_concurrent: Count = Field(
+        # What a scorer in the router's own process answers without a queue.
+        8,
+        description="the greatest number of copies under way at once on one router, 8 when left out",
+    )
+    dependencies: Mapping[Name, Annotated[Number, Field(gt=0)]] = Field(
+        {}, description="the extra requests a second that each dependency may see from one router"
+    )
+    pause: Duration = Field(
+        # Long enough for a peak to pass, short beside a soak of a day.
+        timedelta(hours=1),
+        description="the time after which a paused shadow is tried again, 1 h when left out",
+    )
+
+
 class Shadow(Checked):
     """The challenger answers copies of requests and nobody acts on it."""
 
@@ -64,6 +88,10 @@ class Shadow(Checked):
         None,
         exclude_if=is_unset,
         description="with scores.label: the increase of the Brier loss that must be ruled out on the same requests",
+    )
+
+    cost: ShadowCost | None = Field(
+        None, exclude_if=is_unset, description="what copies may cost; every request is copied when left out"
     )
 
     def flaws(self) -> Iterable[Iterator[Flaw]]:

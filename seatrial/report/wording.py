@@ -167,6 +167,7 @@ _ALONE = "{champion} answers all of {whose}"
 _SITUATIONS: Mapping[State, str] = {
     State.GATES: f"{_ALONE}; {{challenger}} is checked before it sees any traffic.",
     State.SHADOW: f"{_ALONE}; {{challenger}} answers copies of them and nobody acts on its answers.",
+    State.SHADOW_PAUSED: f"{_ALONE}; copies for {{challenger}} cost more than they may and are paused.",
     State.AWAITING_APPROVAL: (
         "{challenger} keeps {share} of {whose} while a person decides; {champion} answers the rest."
     ),
@@ -239,6 +240,8 @@ def _routine(rollout: Rollout, plan: Plan) -> str:
             return "Find the cause offline; a mended release is a new release and starts a rollout of its own."
         case State.GATES | State.SHADOW | State.CANARY | State.LABELS:
             return "Nothing: every look judges it again, and proven harm returns the champion by itself."
+        case State.SHADOW_PAUSED:
+            return "Nothing: the shadow is tried again after its pause; if it stays too dear, plan a smaller sampling."
         case State.PROMOTING:
             return "Nothing, unless it lasts: then find the router that does not report the present snapshot."
         case State.CHAMPION | State.SUPERSEDED | State.RETIRED:

@@ -27,6 +27,7 @@ from seatrial.control.watching import watch
 from seatrial.errors import ConflictError, NotFoundError, TamperedError, UnavailableError
 from seatrial.evidence import Evidence
 from seatrial.gates.finding import Question
+from seatrial.gates.load import ShadowLoad
 from seatrial.ledger import Record, verify
 from seatrial.ports import Commit, Look, Registered, RouterReport
 from seatrial.rollout import Action, State
@@ -115,7 +116,8 @@ def test_every_entity_comes_back_as_it_was_stored(store, tmp_path):
         assert [f.document() for f in look.findings] == [f.document() for f in findings]
     assert store.looks("elsewhere") == []
 
-    report = RouterReport("router", POINT, 2, T0, "a", T0 + HOUR)
+    load = ShadowLoad("router", 2_500, sent=12, shed=3, per_s=1.5, dependencies={"features": 0.5}, is_held=False)
+    report = RouterReport("router", POINT, 2, T0, "a", T0 + HOUR, load)
     store.report(replace(report, number=1, lease_until=None))
     store.report(report)
     assert store.reports(POINT) == [report]

@@ -757,8 +757,8 @@ def test_a_look_asks_about_this_rollout_since_its_start(world):
     assert (scope.champion, scope.challenger) == (world.champion, world.challenger)
 
 
-def test_the_watch_may_do_nothing_but_roll_back():
-    assert {Action.ROLL_BACK} == WATCH
+def test_the_watch_may_do_nothing_but_what_takes_traffic_away():
+    assert {Action.ROLL_BACK, Action.PAUSE} == WATCH
 
 
 def test_the_stages_of_these_tests_are_those_of_the_plan():

@@ -12,6 +12,7 @@ from seatrial.gates.delays import delays
 from seatrial.gates.finding import Question
 from seatrial.gates.freshness import freshness, soundness
 from seatrial.gates.guardrails import exposure, harm, promotion, warnings
+from seatrial.gates.load import load
 from seatrial.gates.pairs import paired_losses
 from seatrial.gates.scores import scores, shadow_scores
 from seatrial.gates.shadow import shadow
@@ -48,6 +49,7 @@ def test_no_evidence_answers_no_question_with_a_pass():
         freshness(nothing, max_age=MAX_AGE, now=T0),
         soundness(nothing, max_set_aside=0.001),
         assignment(nothing, alpha=0.005),
+        load([]),
         *shadow(nothing.shadow, STANDARD.stages[SHADOW], alpha=0.05),
         *harm(nothing, STANDARD),
         *warnings(nothing, STANDARD),

@@ -82,6 +82,7 @@ STAGES = {
     State.GATES: 0,
     State.REJECTED: 0,
     State.SHADOW: 1,
+    State.SHADOW_PAUSED: 1,
     State.CANARY: 3,
     State.AWAITING_DECISION: 3,
     State.ROLLING_BACK: 3,
