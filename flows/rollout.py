@@ -6,6 +6,7 @@ from pathlib import Path
 
 from prefect import flow
 from prefect.client.schemas.objects import State
+from prefect.futures import wait
 from prefect.runtime import flow_run
 from prefect.states import Completed
 
@@ -13,6 +14,7 @@ from flows.waiting import ApprovalForm, UndecidedForm, ask, sleep_until_woken
 from seatrial.errors import RefusedError
 from seatrial.rollout import Answer, Choice
 from seatrial.units import short
+from tasks.gates import answer_gate, open_gates
 from tasks.pages import publish_page, show_progress
 from tasks.rollouts import Next, Progress, agree_routers, open_rollout, put_question, take_step
 
@@ -37,6 +39,7 @@ def rollout(release: str, plan: str, requested_by: str) -> State[None]:
     """
     rollout_id = open_rollout(release, plan, requested_by, flow_run_id=str(flow_run.id))
     agree_routers(rollout_id)
+    _ask_gates(rollout_id)
     progress = take_step(rollout_id)
     while progress.next is not Next.END:
         show_progress(rollout_id)
@@ -48,10 +51,18 @@ def rollout(release: str, plan: str, requested_by: str) -> State[None]:
             case Next.ASK:
                 progress = _answered(progress)
                 continue
+        if progress.is_at_gates:
+            _ask_gates(rollout_id)
         progress = take_step(rollout_id)
     show_progress(rollout_id)
     publish_page(rollout_id)
     return Completed(name=progress.state.value.capitalize(), message=progress.reason)
+
+
+def _ask_gates(rollout_id: str) -> None:
+    """Put every declared gate that has no answer; one that failed has left an ERROR, which the next step reads."""
+    for group in open_gates(rollout_id):
+        wait([answer_gate.submit(rollout_id, gate) for gate in group])
 
 
 def _answered(progress: Progress) -> Progress:

@@ -9,6 +9,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
 
+from seatrial.units import digest_of
+from seatrial.verdict import worst
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime
@@ -18,10 +21,11 @@ if TYPE_CHECKING:
     from seatrial.gates.finding import Finding
     from seatrial.gates.load import ShadowLoad
     from seatrial.ledger import Entry, Record
-    from seatrial.plan import Plan
+    from seatrial.plan import Ask, Plan
     from seatrial.release import Release
     from seatrial.rollout import Action, Rollout
     from seatrial.routing import RoutingSnapshot
+    from seatrial.verdict import Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +171,40 @@ class Looks(Protocol):
         """Return stored evidence as plain data; raises NotFoundError."""
 
 
+@dataclass(frozen=True, slots=True)
+class GateAnswer:
+    """What one declared gate answered about one rollout."""
+
+    rollout_id: str
+    gate: str
+    at: datetime
+    inputs: str  #: digest of everything the answer rests on: the same inputs need not be asked again
+    findings: tuple[Finding, ...]
+
+    @property
+    def verdict(self) -> Verdict:
+        """The worst of the findings."""
+        return worst(finding.verdict for finding in self.findings)
+
+    @property
+    def digest(self) -> str:
+        """The digest of inputs and findings, which a waiver names."""
+        return digest_of([self.gate, self.inputs, [finding.document() for finding in self.findings]])
+
+
+class GateAnswers(Protocol):
+    """What declared gates answered."""
+
+    def add_gate_answer(self, answer: GateAnswer, records: Sequence[Record]) -> None:
+        """Store the answer to one gate of a rollout with its records, replacing the rollout's answer before."""
+
+    def gate_answers(self, rollout_id: str) -> Mapping[str, GateAnswer]:
+        """Return the present answers of a rollout, by gate."""
+
+    def answered_before(self, inputs: str) -> GateAnswer | None:
+        """Return the newest answer to the same `inputs`, of whichever rollout; one that is an ERROR is none."""
+
+
 class Beats(Protocol):
     """Signs of life of the parts that keep watch."""
 
@@ -177,7 +215,7 @@ class Beats(Protocol):
         """Return when `name` last finished a round; None when it never did."""
 
 
-class Store(Releases, Plans, Rollouts, Snapshots, Ledger, Looks, Beats, Protocol):
+class Store(Releases, Plans, Rollouts, Snapshots, Ledger, Looks, GateAnswers, Beats, Protocol):
     """All of the control plane's memory."""
 
 
@@ -207,6 +245,34 @@ class ReleaseProbe(Protocol):
 
     def probe(self, registered: Registered) -> Sequence[Finding]:
         """Load the release in its declared runtime, score its own examples, and say what was found."""
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One declared gate, put to one challenger and its rollback target."""
+
+    gate: str  #: its name: the key under which the plan declares it
+    ask: Ask  #: its declaration
+    plan: Plan
+    challenger: Registered
+    champion: Registered
+
+
+class Examiner(Protocol):
+    """What answers declared gates: each adapter those it can measure, `adapters.asking` all of them."""
+
+    def reads(self, case: Case) -> Mapping[str, str]:
+        """Return the digest of every datum beside releases and plan that the answer rests on, by name.
+
+        Same digests, same answer: the store then knows it and `examine` is not called. Raises UnavailableError when
+        the data does not answer, which is tried again.
+        """
+
+    def examine(self, case: Case) -> Sequence[Finding]:
+        """Return the answer: one or more findings on Question.CONTRACT whose subject begins with the gate's name.
+
+        Raises UnavailableError when a part does not answer, which is tried again; whatever else is raised is an ERROR.
+        """
 
 
 class Quantity(StrEnum):
@@ -258,3 +324,4 @@ class Ports:
     probe: ReleaseProbe
     approvers: Mapping[str, frozenset[str]] = field(default_factory=dict)  #: roles by name of the person
     runtime: RuntimeMetrics | None = None  #: None when no monitoring system is configured
+    examiner: Examiner | None = None  #: None where nothing answers declared gates, each of which is then an ERROR

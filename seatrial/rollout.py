@@ -60,7 +60,8 @@ _STAGES = frozenset({State.GATES, State.SHADOW, State.AWAITING_APPROVAL, State.C
 
 #: What may follow what. Everything absent is refused.
 TRANSITIONS: Mapping[tuple[State, Action], frozenset[State]] = {
-    (State.GATES, Action.ADVANCE): frozenset({State.SHADOW}),
+    # A release that changes no score needs no shadow; whether this one does is asked when its rollout is opened.
+    (State.GATES, Action.ADVANCE): frozenset({State.SHADOW, State.AWAITING_APPROVAL, State.CANARY}),
     (State.GATES, Action.ROLL_BACK): frozenset({State.REJECTED}),
     (State.GATES, Action.ASK): frozenset({State.AWAITING_DECISION}),
     (State.SHADOW, Action.ADVANCE): frozenset({State.AWAITING_APPROVAL, State.CANARY}),
@@ -191,13 +192,13 @@ def decide(
         case State.SHADOW | State.SHADOW_PAUSED:
             return _decide_shadow(rollout, plan, findings, now=now)
         case State.CANARY:
-            asked = _of(findings, Question.FRESHNESS, Question.ASSIGNMENT, Question.EXPOSURE)
+            asked = _of(findings, Question.CONTRACT, Question.FRESHNESS, Question.ASSIGNMENT, Question.EXPOSURE)
             return _decide_stage(rollout, plan, [*asked, *_warnings(findings)], now=now)
         case State.LABELS:
-            asked = _of(findings, Question.FRESHNESS, Question.ASSIGNMENT, Question.PROMOTION)
+            asked = _of(findings, Question.CONTRACT, Question.FRESHNESS, Question.ASSIGNMENT, Question.PROMOTION)
             return _decide_stage(rollout, plan, [*asked, *_warnings(findings)], now=now)
         case State.AWAITING_APPROVAL:
-            return _decide_approval(rollout, answer, now=now)
+            return _decide_approval(rollout, _of(findings, Question.CONTRACT), answer, now=now)
         case State.AWAITING_DECISION:
             return _decide_undecided(rollout, answer)
         case State.CHAMPION | State.SUPERSEDED if rollout.deadline is not None and now >= rollout.deadline:
@@ -265,7 +266,7 @@ REQUIRED: Mapping[State, frozenset[Question]] = {
 
 
 def _decide_stage(rollout: Rollout, plan: Plan, asked: Sequence[Finding], *, now: datetime) -> Decision:
-    failed = [f for f in asked if f.verdict is Verdict.FAIL]
+    failed = [f for f in asked if f.verdict is Verdict.FAIL and not f.is_waivable]
     if failed and rollout.state in (State.GATES, State.SHADOW):
         return Decision(Action.ROLL_BACK, failed[0].reason)
     missing = REQUIRED[rollout.state] - {f.question for f in asked}
@@ -302,13 +303,19 @@ def _at_deadline(rollout: Rollout, plan: Plan, reason: str) -> Decision:
             assert_never(unreachable)
 
 
-def _decide_approval(rollout: Rollout, answer: Answer | None, *, now: datetime) -> Decision:
+def _decide_approval(
+    rollout: Rollout, contract: Sequence[Finding], answer: Answer | None, *, now: datetime
+) -> Decision:
     if rollout.deadline is not None and now >= rollout.deadline:
         return Decision(Action.ROLL_BACK, "the approval expired unanswered; a time-out is not a yes")
     if answer is None:
         return Decision(Action.HOLD, "a person must approve")
     _require_current(rollout, answer)
     match answer.choice:
+        case Choice.APPROVE if open_gates := [f for f in contract if f.verdict is not Verdict.PASS]:
+            raise RefusedError(
+                f"answer 'approve': a gate stands open again ({open_gates[0].reason}); waive it anew, then approve"
+            )
         case Choice.APPROVE:
             return Decision(Action.ADVANCE, f"approved by {answer.by}: {answer.reason}")
         case Choice.REJECT:

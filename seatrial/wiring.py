@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from pydantic import Field
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
+from seatrial.adapters.asking import Declared, Examiners
 from seatrial.adapters.clock import ReplayClock, WallClock
 from seatrial.adapters.counted import MEMORY, CountedLogs
 from seatrial.adapters.counting import silent
@@ -156,8 +157,14 @@ def open_plant(path: Path, environment: Mapping[str, str], tell: Callable[[str],
         probe=SubprocessProbe(),
         approvers={name: frozenset(roles) for name, roles in settings.approvers.items()},
         runtime=_runtime(settings.prometheus),
+        examiner=_examiners(),
     )
     return Plant(ports, clock, store, base / settings.logs, recount)
+
+
+def _examiners() -> Examiners:
+    """Return the parts that answer declared gates, by the gate's name."""
+    return Examiners({"catalogue": Declared()})
 
 
 def _evidence(

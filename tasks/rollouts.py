@@ -45,6 +45,11 @@ class Progress:
     title: str  #: name of the flow run's state while it waits
     reason: str
 
+    @property
+    def is_at_gates(self) -> bool:
+        """Whether declared gates may still be open."""
+        return self.state is State.GATES
+
 
 @dataclass(frozen=True, slots=True)
 class Asked:

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 #: A flow run works for seconds and then sleeps; one that runs longer than this has lost its process.
 LOST_AFTER = timedelta(minutes=10)
+#: Declared gates may each take minutes, and those that measure the machine run one after the other.
+LOST_AT_GATES_AFTER = timedelta(hours=1)
 #: Who acts, in the ledger.
 ACTOR = "sweep"
 
@@ -104,7 +106,8 @@ def _tend(client: SyncPrefectClient, run: FlowRun, due: Due) -> str:
         return "nothing to do: it waits"
     if state.is_cancelled() or state.is_cancelling():
         return _give_up(due, "its flow run was cancelled")
-    is_lost = state.timestamp < datetime.now(UTC) - LOST_AFTER
+    patience = LOST_AT_GATES_AFTER if due.state is State.GATES else LOST_AFTER
+    is_lost = state.timestamp < datetime.now(UTC) - patience
     if state.is_final() or is_lost:
         here = plant()
         rollout = here.store.rollout(due.rollout_id)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from seatrial.adapters.memory import MemoryStore
+from seatrial.adapters.memory import MemoryExaminer, MemoryStore
 from seatrial.adapters.router import InProcessRouter
 from seatrial.control.moving import EVERYTHING, Outcome, step
 from seatrial.control.opening import register, start
@@ -267,7 +267,8 @@ class World:
         self.store: Store = MemoryStore() if store is None else store
         self.evidence = ScriptedEvidence()
         self.probe = ScriptedProbe()
-        self.ports = Ports(self.store, self.evidence, self.probe, APPROVERS)
+        self.examiner = MemoryExaminer()
+        self.ports = Ports(self.store, self.evidence, self.probe, APPROVERS, examiner=self.examiner)
         self.folder = write_files(folder)
         self.champion = self.register(a_release("champion"))
         self.challenger = self.register(a_release("challenger", self.champion))

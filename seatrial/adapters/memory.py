@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING
 from seatrial.errors import ConflictError, NotFoundError
 from seatrial.ledger import GENESIS, chain
 from seatrial.rollout import RETURNING
+from seatrial.verdict import Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime
 
+    from seatrial.gates.finding import Finding
     from seatrial.ledger import Entry, Record
     from seatrial.plan import Plan
-    from seatrial.ports import Commit, Look, Registered, RouterReport
+    from seatrial.ports import Case, Commit, GateAnswer, Look, Registered, RouterReport
     from seatrial.rollout import Rollout
     from seatrial.routing import RoutingSnapshot
 
@@ -34,6 +36,7 @@ class MemoryStore:
     _keys: set[str] = field(default_factory=set)
     _looks: dict[tuple[str, datetime], Look] = field(default_factory=dict)
     _evidence: dict[str, Mapping[str, object]] = field(default_factory=dict)
+    _gate_answers: dict[tuple[str, str], GateAnswer] = field(default_factory=dict)
     _beats: dict[str, datetime] = field(default_factory=dict)
 
     def add_release(self, registered: Registered, records: Sequence[Record]) -> None:
@@ -183,6 +186,24 @@ class MemoryStore:
         except KeyError:
             raise NotFoundError.of("evidence", digest, self._evidence) from None
 
+    def add_gate_answer(self, answer: GateAnswer, records: Sequence[Record]) -> None:
+        """Store the answer to one gate of a rollout with its records, replacing the rollout's answer before."""
+        self._gate_answers[answer.rollout_id, answer.gate] = answer
+        self.append(records)
+
+    def gate_answers(self, rollout_id: str) -> Mapping[str, GateAnswer]:
+        """Return the present answers of a rollout, by gate."""
+        return {gate: answer for (name, gate), answer in sorted(self._gate_answers.items()) if name == rollout_id}
+
+    def answered_before(self, inputs: str) -> GateAnswer | None:
+        """Return the newest answer to the same `inputs`, of whichever rollout; one that is an ERROR is none."""
+        known = [
+            answer
+            for _, answer in sorted(self._gate_answers.items(), reverse=True)
+            if answer.inputs == inputs and answer.verdict is not Verdict.ERROR
+        ]
+        return max(known, key=lambda answer: answer.at, default=None)
+
     def beat(self, name: str, *, now: datetime) -> None:
         """Record that `name` finished a round at `now`."""
         self._beats[name] = now
@@ -190,6 +211,27 @@ class MemoryStore:
     def last_beat(self, name: str) -> datetime | None:
         """Return when `name` last finished a round; None when it never did."""
         return self._beats.get(name)
+
+
+@dataclass(slots=True)
+class MemoryExaminer:
+    """Answers to declared gates as a test or a study sets them; a gate without one answers nothing."""
+
+    answers: dict[str, Sequence[Finding] | Exception] = field(default_factory=dict)
+    data: dict[str, Mapping[str, str]] = field(default_factory=dict)  #: digests by gate, then by name of what it reads
+    asked: list[Case] = field(default_factory=list)  #: every case that was examined, in order
+
+    def reads(self, case: Case) -> Mapping[str, str]:
+        """Return the digest of every datum beside releases and plan that the answer rests on, by name."""
+        return self.data.get(case.gate, {})
+
+    def examine(self, case: Case) -> Sequence[Finding]:
+        """Return the answer that was set, or raise it."""
+        self.asked.append(case)
+        answer = self.answers.get(case.gate, ())
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
 
 
 def match_id(kind: str, wanted: str, known: Mapping[str, object]) -> str:

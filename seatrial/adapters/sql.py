@@ -19,11 +19,11 @@ from sqlalchemy.exc import IntegrityError, OperationalError
 
 from seatrial.adapters.memory import match_id
 from seatrial.errors import ConflictError, NotFoundError, TamperedError, UnavailableError
-from seatrial.gates.finding import Finding, Question
+from seatrial.gates.finding import Finding
 from seatrial.gates.load import ShadowLoad
 from seatrial.ledger import GENESIS, Entry, Record, chain
 from seatrial.plan import Plan
-from seatrial.ports import Look, Registered, RouterReport
+from seatrial.ports import GateAnswer, Look, Registered, RouterReport
 from seatrial.release import Release
 from seatrial.rollout import RETURNING, Action, Rollout, State
 from seatrial.routing import RoutingSnapshot
@@ -167,7 +167,16 @@ EVIDENCE = sa.Table(
     sa.Column("digest", sa.String, primary_key=True),
     sa.Column("body", sa.Text, nullable=False),
 )
-
+GATE_ANSWERS = sa.Table(
+    "gate_answers",
+    METADATA,
+    sa.Column("rollout_id", sa.String, primary_key=True),
+    sa.Column("gate", sa.String, primary_key=True),
+    sa.Column("at", AwareTime, nullable=False),
+    sa.Column("inputs", sa.String, nullable=False, index=True),
+    sa.Column("findings", sa.Text, nullable=False),
+    sa.Column("verdict", sa.String, nullable=False),
+)
 BEATS = sa.Table(
     "beats",
     METADATA,
@@ -423,6 +432,43 @@ class SqlStore:
         document: Mapping[str, object] = json.loads(rows[0].body)
         return document
 
+    # -- declared gates
+
+    def add_gate_answer(self, answer: GateAnswer, records: Sequence[Record]) -> None:
+        """Store the answer to one gate of a rollout with its records, replacing the rollout's answer before."""
+        row = {
+            "rollout_id": answer.rollout_id,
+            "gate": answer.gate,
+            "at": answer.at,
+            "inputs": answer.inputs,
+            "findings": canonical([finding.document() for finding in answer.findings]).decode(),
+            "verdict": answer.verdict.name,
+        }
+        with self._writing() as connection:
+            self._insert_new(connection, GATE_ANSWERS, **row)
+            connection.execute(
+                sa.update(GATE_ANSWERS)
+                .where(GATE_ANSWERS.c.rollout_id == answer.rollout_id, GATE_ANSWERS.c.gate == answer.gate)
+                .values(row)
+            )
+            self._append(connection, records)
+
+    def gate_answers(self, rollout_id: str) -> Mapping[str, GateAnswer]:
+        """Return the present answers of a rollout, by gate."""
+        query = sa.select(GATE_ANSWERS).where(GATE_ANSWERS.c.rollout_id == rollout_id).order_by(GATE_ANSWERS.c.gate)
+        return {row.gate: _gate_answer(row) for row in self._rows(query)}
+
+    def answered_before(self, inputs: str) -> GateAnswer | None:
+        """Return the newest answer to the same `inputs`, of whichever rollout; one that is an ERROR is none."""
+        query = (
+            sa.select(GATE_ANSWERS)
+            .where(GATE_ANSWERS.c.inputs == inputs, GATE_ANSWERS.c.verdict != Verdict.ERROR.name)
+            .order_by(GATE_ANSWERS.c.at.desc(), GATE_ANSWERS.c.rollout_id)
+            .limit(1)
+        )
+        rows = self._rows(query)
+        return _gate_answer(rows[0]) if rows else None
+
     # -- signs of life
 
     def beat(self, name: str, *, now: datetime) -> None:
@@ -576,19 +622,13 @@ def _entry(row: sa.Row[Any]) -> Entry:
 
 
 def _look(row: sa.Row[Any]) -> Look:
-    findings = tuple(_finding(document) for document in json.loads(row.findings))
+    findings = tuple(map(Finding.of_document, json.loads(row.findings)))
     return Look(row.rollout_id, row.at, Action(row.action), row.reason, row.share, row.evidence_digest, findings)
 
 
-def _finding(document: Mapping[str, Any]) -> Finding:
-    return Finding(
-        Question(document["question"]),
-        document["subject"],
-        Verdict[document["verdict"]],
-        document["reason"],
-        document["numbers"],
-        is_binding=document["is_binding"],
-    )
+def _gate_answer(row: sa.Row[Any]) -> GateAnswer:
+    findings = tuple(map(Finding.of_document, json.loads(row.findings)))
+    return GateAnswer(row.rollout_id, row.gate, row.at, row.inputs, findings)
 
 
 def _wait_for_other_writers(connection: Any, _record: object) -> None:

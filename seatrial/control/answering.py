@@ -15,25 +15,40 @@ if TYPE_CHECKING:
 
 def require_may_answer(ports: Ports, rollout: Rollout, plan: Plan, answer: Answer) -> None:
     """Raise RefusedError unless the person who gives `answer` may, and gives a reason; anybody listed may reject."""
-    roles = ports.approvers.get(answer.by)
+    if answer.choice is Choice.REJECT:
+        _roles_of(ports, answer.by)
+    else:
+        require_independent(ports, rollout, plan, answer.by)
+    require_reason(answer.by, answer.reason)
+
+
+def require_independent(ports: Ports, rollout: Rollout, plan: Plan, name: str) -> None:
+    """Raise RefusedError unless `name` has a role of the plan, and neither asked for nor made the release."""
+    roles = _roles_of(ports, name)
+    if not roles & set(plan.approvers.roles):
+        raise RefusedError(
+            f"approver {name!r} has the roles {', '.join(sorted(roles)) or 'none'}; the plan asks for one of"
+            f" {', '.join(plan.approvers.roles)}"
+        )
+    release = ports.store.release(rollout.challenger).release
+    makers = (rollout.requested_by, release.owner.person, release.training.trained_by)
+    if _plain(name) in map(_plain, makers):
+        raise RefusedError(f"approver {name!r} asked for this rollout or made the release; somebody else must approve")
+
+
+def require_reason(name: str, reason: str) -> None:
+    """Raise RefusedError when the answer of `name` says nothing."""
+    if not reason.strip():
+        raise RefusedError(f"the answer of {name!r} has no reason; give one, it is kept for ever")
+
+
+def _roles_of(ports: Ports, name: str) -> frozenset[str]:
+    roles = ports.approvers.get(name)
     if roles is None:
         raise RefusedError(
-            f"approver {answer.by!r}: not among the approvers; known: {', '.join(sorted(ports.approvers)) or 'none'}"
+            f"approver {name!r}: not among the approvers; known: {', '.join(sorted(ports.approvers)) or 'none'}"
         )
-    if answer.choice is not Choice.REJECT:
-        if not roles & set(plan.approvers.roles):
-            raise RefusedError(
-                f"approver {answer.by!r} has the roles {', '.join(sorted(roles)) or 'none'}; the plan asks for one of"
-                f" {', '.join(plan.approvers.roles)}"
-            )
-        release = ports.store.release(rollout.challenger).release
-        makers = (rollout.requested_by, release.owner.person, release.training.trained_by)
-        if _plain(answer.by) in map(_plain, makers):
-            raise RefusedError(
-                f"approver {answer.by!r} asked for this rollout or made the release; somebody else must approve"
-            )
-    if not answer.reason.strip():
-        raise RefusedError(f"the answer of {answer.by!r} has no reason; give one, it is kept for ever")
+    return roles
 
 
 def _plain(name: str) -> str:

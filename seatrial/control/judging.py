@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import TYPE_CHECKING, assert_never
 
+from seatrial.control.assessing import gate_findings
 from seatrial.errors import SeatrialError
 from seatrial.evidence import Evidence
 from seatrial.gates.assignment import assignment, losses
 from seatrial.gates.contract import contract
 from seatrial.gates.delays import delays
-from seatrial.gates.finding import Finding, Question
+from seatrial.gates.finding import Finding, Question, gate_of
 from seatrial.gates.freshness import freshness, soundness
 from seatrial.gates.guardrails import exposure, harm, harm_and_warnings, promotion
 from seatrial.gates.load import load
@@ -19,7 +19,7 @@ from seatrial.gates.pairs import advice, paired_losses
 from seatrial.gates.scores import scores, shadow_scores
 from seatrial.gates.shadow import shadow
 from seatrial.ledger import Record
-from seatrial.plan import Canary, Gates, Shadow
+from seatrial.plan import Canary, Shadow
 from seatrial.ports import Scope
 from seatrial.rollout import State
 from seatrial.units import format_duration, format_time
@@ -63,7 +63,12 @@ def judge(ports: Ports, rollout: Rollout, plan: Plan, *, now: datetime) -> Judge
             reason = f"{_UNREAD}: {error}"
             return Judged(evidence, (Finding(Question.FRESHNESS, "decision log", Verdict.ERROR, reason),))
     found = judged_from(evidence, rollout, plan, ports.store, now=now)
-    return Judged(evidence, (*found, *_probed(ports, rollout, plan, now=now), *_loaded(ports, rollout, plan, now=now)))
+    outside = (
+        *_probed(ports, rollout, plan, now=now),
+        *_loaded(ports, rollout, plan, now=now),
+        *gate_findings(ports.store, rollout, plan, now=now),
+    )
+    return Judged(evidence, (*found, *outside))
 
 
 def is_measured(rollout: Rollout) -> bool:
@@ -76,10 +81,12 @@ def scope_of(rollout: Rollout) -> Scope:
     return Scope(rollout.decision_point, rollout.id, rollout.champion, rollout.challenger, rollout.created_at)
 
 
-def is_from_outside(finding: Finding) -> bool:
-    """Return whether `finding` says what a probe, a router or the logs answered then, which no evidence holds."""
-    is_probed = finding.question is Question.CONTRACT and finding.subject.endswith((f"· {_CHALLENGER}", f"· {_TARGET}"))
-    return is_probed or is_unread(finding) or finding.question is Question.LOAD
+def is_from_outside(finding: Finding, plan: Plan) -> bool:
+    """Return whether `finding` says what a probe, a gate, a router or the logs answered, which no evidence holds."""
+    is_contract = finding.question is Question.CONTRACT
+    is_probed = is_contract and finding.subject.endswith((f"· {_CHALLENGER}", f"· {_TARGET}"))
+    is_gate = is_contract and gate_of(finding) in plan.gates.asked()
+    return is_probed or is_gate or is_unread(finding) or finding.question is Question.LOAD
 
 
 def is_unread(finding: Finding) -> bool:
@@ -96,10 +103,8 @@ def judged_from(
     """
     match rollout.state:
         case State.GATES:
-            stage = plan.stages[rollout.stage]
-            bounds = stage.bounds if isinstance(stage, Gates) else ()
             challenger, champion = releases.release(rollout.challenger), releases.release(rollout.champion)
-            return tuple(contract(challenger.release, champion.release, bounds=bounds))
+            return tuple(contract(challenger.release, champion.release, bounds=plan.gates.bounds))
         case State.SHADOW | State.CANARY | State.LABELS | State.AWAITING_APPROVAL | State.PROMOTING | State.CHAMPION:
             return _found(evidence, rollout, plan, releases, now=now) if is_measured(rollout) else ()
         case (
@@ -164,14 +169,12 @@ def _probe_target(ports: Ports, rollout: Rollout, *, now: datetime) -> list[Find
 
 def _recent_target(ports: Ports, rollout: Rollout, plan: Plan, *, now: datetime) -> list[Finding]:
     """Return PASS when the rollback target loaded recently enough, or what a probe finds now."""
-    gates = plan.stages[0]
-    max_age = gates.probe_max_age if isinstance(gates, Gates) else timedelta(0)
     for entry in reversed(ports.store.entries(rollout.id)):
         record = entry.record
         passed = record.kind == TARGET_PROBED and all(
             finding["verdict"] == Verdict.PASS.name for finding in record.body["findings"]
         )
-        if passed and now - record.at <= max_age:
+        if passed and now - record.at <= plan.gates.probe_max_age:
             reason = f"rollback target loaded {format_duration(now - record.at)} ago"
             return [Finding(Question.CONTRACT, f"load · {_TARGET}", Verdict.PASS, reason)]
     return _probe_target(ports, rollout, now=now)

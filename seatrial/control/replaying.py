@@ -15,11 +15,10 @@ from seatrial.control.judging import Judged, is_from_outside, is_unread, judged_
 from seatrial.control.recording import decided
 from seatrial.errors import NotFoundError, RefusedError, TamperedError
 from seatrial.evidence import Evidence, stored_evidence
-from seatrial.gates.finding import Finding, Question
+from seatrial.gates.finding import Finding
 from seatrial.ledger import verify
 from seatrial.rollout import TRANSITIONS, Action, Answer, Choice, Decision, Rollout, State, decide, move
 from seatrial.units import parse_time
-from seatrial.verdict import Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -69,7 +68,7 @@ class Replayed:
     reason: str  #: of the move; of an ERROR, what is missing
     note: str = ""  #: why it was not recomputed
     recomputed: int = 0  #: findings
-    taken: int = 0  #: findings of probes and unread logs, taken from the record
+    taken: int = 0  #: findings of probes, declared gates and unread logs, taken from the record
     differences: tuple[Difference, ...] = ()
 
 
@@ -227,7 +226,7 @@ def _replayed(store: Store, plan: Plan, before: Rollout, after: Rollout, entry: 
     judged = None if evidence is None else _rejudged(store, plan, before, evidence, recorded, now=record.at)
     decision, differences = _redecided(before, plan, judged, answer, action, after.reason, without, now=record.at)
     differences += _compared(before, plan, decision, judged, answer, record)
-    taken = sum(map(is_from_outside, judged.findings)) if judged else 0
+    taken = sum(is_from_outside(finding, plan) for finding in judged.findings) if judged else 0
     return replace(
         shown,
         result=Result.DIFFERS if differences else Result.NOT_RECOMPUTED if without else Result.SAME,
@@ -268,17 +267,7 @@ def _answer(record: Record) -> Answer | None:
 def findings_of(entry: Entry) -> list[Finding]:
     """Return the findings that a move was recorded with; their numbers stay text."""
     try:
-        return [
-            Finding(
-                Question(document["question"]),
-                document["subject"],
-                Verdict[document["verdict"]],
-                document["reason"],
-                document["numbers"],
-                is_binding=document["is_binding"],
-            )
-            for document in entry.record.body["findings"]
-        ]
+        return [Finding.of_document(document) for document in entry.record.body["findings"]]
     except (KeyError, TypeError, ValueError) as error:
         raise _broken(entry, error) from error
 
@@ -295,7 +284,7 @@ def _rejudged(
     store: Store, plan: Plan, before: Rollout, evidence: Evidence, recorded: Sequence[Finding], *, now: datetime
 ) -> Judged:
     """Return what the gates find now in `evidence`, with what no evidence holds in the place that it had."""
-    outside = tuple(finding for finding in recorded if is_from_outside(finding))
+    outside = tuple(finding for finding in recorded if is_from_outside(finding, plan))
     if any(map(is_unread, outside)):
         return Judged(evidence, outside)
     return Judged(evidence, (*judged_from(evidence, before, plan, store, now=now), *outside))

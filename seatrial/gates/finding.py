@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
+
+from seatrial.verdict import Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-    from seatrial.verdict import Verdict
 
 
 class Question(StrEnum):
@@ -38,11 +38,14 @@ class Finding:
     verdict: Verdict
     reason: str  #: one sentence with the numbers, for people
     numbers: Mapping[str, float | int | str | None] = field(default_factory=dict)
-    is_binding: bool = True  #: False for dry runs and guardrails that only notify: shown, never acted on
+    #: False for dry runs, guardrails that only notify and waived answers: shown, never acted on
+    is_binding: bool = True
+    #: True when a person may waive it: until the deadline of the gates it holds a rollout instead of ending it
+    is_waivable: bool = False
 
     def document(self) -> dict[str, Any]:
         """Return the finding as plain data; numbers as text, so that one value has one digest."""
-        return {
+        document = {
             "question": self.question.value,
             "subject": self.subject,
             "verdict": self.verdict.name,
@@ -50,6 +53,33 @@ class Finding:
             "numbers": {name: _text(value) for name, value in self.numbers.items()},
             "is_binding": self.is_binding,
         }
+        # Left out where it says nothing, so that findings of ledgers that do not know it keep their digests.
+        return {**document, "is_waivable": True} if self.is_waivable else document
+
+    @classmethod
+    def of_document(cls, document: Mapping[str, Any]) -> Self:
+        """Return the finding that `document` describes; its numbers stay text.
+
+        Raises KeyError, TypeError or ValueError when it describes none.
+        """
+        return cls(
+            Question(document["question"]),
+            document["subject"],
+            Verdict[document["verdict"]],
+            document["reason"],
+            document["numbers"],
+            is_binding=document["is_binding"],
+            is_waivable=document.get("is_waivable", False),
+        )
+
+
+#: Between the parts of a subject: a guardrail and its slice, a gate and what it asked about.
+SUBJECT_MARK = " · "
+
+
+def gate_of(finding: Finding) -> str:
+    """Return the first part of the subject: of an answer to a declared gate, the gate's name."""
+    return finding.subject.split(SUBJECT_MARK, maxsplit=1)[0]
 
 
 def _text(value: float | str | None) -> str | None:

@@ -1,5 +1,6 @@
 """Plans: ordered stages, guardrails with margins, declared slices and error budgets, as checked values."""
 
+from seatrial.plan.asks import Ask, Catalogue, Waivable
 from seatrial.plan.conditions import Above, AtLeast, Condition, Margin, OneOf, Term
 from seatrial.plan.document import Hypothesis, Plan, load_plan
 from seatrial.plan.guardrails import Consequence, Exceedance, ExpectedRate, Guardrail, Mean, Source
@@ -9,9 +10,11 @@ from seatrial.plan.stages import Approval, Bound, Canary, Gates, Labels, Promoti
 __all__ = [
     "Above",
     "Approval",
+    "Ask",
     "AtLeast",
     "Bound",
     "Canary",
+    "Catalogue",
     "Condition",
     "Consequence",
     "Exceedance",
@@ -30,5 +33,6 @@ __all__ = [
     "Source",
     "Stage",
     "Term",
+    "Waivable",
     "load_plan",
 ]

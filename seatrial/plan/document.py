@@ -30,7 +30,7 @@ from seatrial.evidence import Key
 from seatrial.plan.conditions import ACTION_COLUMNS, ASSIGNED_BY, Budget, is_after_decision, is_unset
 from seatrial.plan.guardrails import Consequence, Guardrail
 from seatrial.plan.scores import Scores
-from seatrial.plan.stages import STAGE_ORDER, Approval, Canary, Labels, Promotion, Shadow, StageField
+from seatrial.plan.stages import STAGE_ORDER, Approval, Canary, Gates, Labels, Promotion, Shadow, StageField
 from seatrial.units import SLOTS, digest_of, format_duration, share_to_slots
 
 
@@ -169,6 +169,14 @@ class Plan(Checked):
     def id(self) -> str:
         """The digest of the canonical plan: equal for ``1 d`` and ``24 h``, for ``5 %`` and 0.05."""
         return digest_of(self.document())
+
+    @property
+    def gates(self) -> Gates:
+        """The first stage: the questions that need no traffic."""
+        first = self.stages[0]
+        if not isinstance(first, Gates):
+            raise TypeError(f"stage 0: found {first.stage}, expected gates; `flaws` refuses such a plan")
+        return first
 
     def stage_names(self) -> tuple[str, ...]:
         """Return one name for each stage: its kind, numbered from 1 where the kind repeats."""

@@ -7,6 +7,7 @@ from typing import Annotated, Literal, TypeAlias
 from pydantic import Field
 
 from seatrial.documents import Checked, Count, Duration, Flaw, Name, Number, Share
+from seatrial.plan.asks import Ask, Catalogue
 from seatrial.plan.conditions import InnerShare, Margin, MarginField, is_unset
 from seatrial.units import format_duration
 
@@ -43,6 +44,15 @@ class Gates(Checked):
         timedelta(days=1),
         description="the time after which on_deadline holds, 1 d when left out",
     )
+    # Declared gates, one optional key each; `asked` finds them by their type.
+    catalogue: Catalogue | None = Field(
+        None, exclude_if=is_unset, description="the actions that are carried out downstream; not asked when left out"
+    )
+
+    def asked(self) -> Mapping[str, Ask]:
+        """Return the declared gates by name, in the order in which people read them."""
+        keys = type(self).model_fields
+        return {name: ask for name in keys if isinstance(ask := getattr(self, name), Ask)}
 
 
 class ShadowCost(Checked):

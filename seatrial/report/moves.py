@@ -5,14 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from seatrial.gates.finding import Finding, Question
+from seatrial.gates.finding import Finding
 from seatrial.rollout import State
-from seatrial.verdict import Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
     from datetime import datetime
-    from typing import Any
 
     from seatrial.ledger import Entry
     from seatrial.ports import Look
@@ -70,17 +68,5 @@ def _move(entry: Entry) -> Move:
         stage=body["stage"],
         who=record.actor if answer is None else answer["by"],
         reason=body["reason"],
-        findings=tuple(_finding(document) for document in body.get("findings", ())),
-    )
-
-
-def _finding(document: Mapping[str, Any]) -> Finding:
-    """Return the finding that `Finding.document` wrote; its numbers stay text."""
-    return Finding(
-        Question(document["question"]),
-        document["subject"],
-        Verdict[document["verdict"]],
-        document["reason"],
-        document["numbers"],
-        is_binding=document["is_binding"],
+        findings=tuple(map(Finding.of_document, body.get("findings", ()))),
     )

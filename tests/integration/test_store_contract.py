@@ -29,7 +29,7 @@ from seatrial.evidence import Evidence
 from seatrial.gates.finding import Question
 from seatrial.gates.load import ShadowLoad
 from seatrial.ledger import Record, verify
-from seatrial.ports import Commit, Look, Registered, RouterReport
+from seatrial.ports import Commit, GateAnswer, Look, Registered, RouterReport
 from seatrial.rollout import Action, State
 from seatrial.routing import RoutingSnapshot
 from seatrial.units import digest_of
@@ -442,3 +442,39 @@ def test_a_database_that_does_not_answer_is_unavailable_and_its_password_stays_s
 def test_evidence_of_nothing_is_stored_like_any_other(store):
     store.commit(Commit((), evidence=Evidence()))
     assert digest_of(store.evidence(Evidence().digest)) == Evidence().digest
+
+
+def a_gate_answer(verdict=Verdict.PASS, **changes):
+    finding = replace(a_finding(Question.CONTRACT, verdict), subject="semantics · delay", is_waivable=True)
+    return replace(GateAnswer("r1", "semantics", T0, digest_of("inputs"), (finding,)), **changes)
+
+
+def test_an_answer_of_a_gate_replaces_the_one_before_and_is_recorded_with_it(store):
+    store.add_gate_answer(a_gate_answer(Verdict.INCONCLUSIVE), [a_record()])
+    answer = a_gate_answer(at=T0 + HOUR)
+    store.add_gate_answer(answer, [a_record("other")])
+    other = a_gate_answer(gate="latency")
+    store.add_gate_answer(other, [])
+    store.add_gate_answer(a_gate_answer(rollout_id="r2"), [])
+    assert store.gate_answers("r1") == {"latency": other, "semantics": answer}
+    assert [entry.record.key for entry in store.entries("r1")] == ["k", "other"]
+    assert store.gate_answers("unknown") == {}
+
+
+def test_an_answer_is_found_by_its_inputs_the_newest_first_and_never_an_error(store):
+    inputs = digest_of("inputs")
+    assert store.answered_before(inputs) is None
+    store.add_gate_answer(a_gate_answer(Verdict.ERROR), [])
+    assert store.answered_before(inputs) is None
+    store.add_gate_answer(a_gate_answer(Verdict.FAIL, rollout_id="r2"), [])
+    newest = a_gate_answer(rollout_id="r3", at=T0 + HOUR)
+    store.add_gate_answer(newest, [])
+    assert store.answered_before(inputs) == newest
+    assert store.answered_before(digest_of("others")) is None
+
+
+def test_the_digest_of_an_answer_is_the_same_however_it_was_kept(store):
+    answer = a_gate_answer()
+    answer = replace(answer, findings=(replace(answer.findings[0], numbers={"ratio": 0.83, "n": 3, "none": None}),))
+    store.add_gate_answer(answer, [])
+    assert store.gate_answers("r1")["semantics"].digest == answer.digest
