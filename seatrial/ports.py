@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from seatrial.gates.finding import Finding
     from seatrial.gates.load import ShadowLoad
     from seatrial.ledger import Entry, Record
+    from seatrial.outputs import BatchOutput
     from seatrial.plan import Ask, Plan
     from seatrial.release import Release
     from seatrial.rollout import Action, Rollout
@@ -51,6 +52,7 @@ class Commit:
     snapshot: RoutingSnapshot | None = None  #: number is one above the present one
     champion: tuple[str, str] | None = None  #: (decision point, release id that is champion from now on)
     evidence: Evidence | None = None  #: what the decision rests on, kept under its digest
+    outputs: tuple[BatchOutput, ...] = ()  #: new, or each was read at `version - 1`
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,7 +217,17 @@ class Beats(Protocol):
         """Return when `name` last finished a round; None when it never did."""
 
 
-class Store(Releases, Plans, Rollouts, Snapshots, Ledger, Looks, GateAnswers, Beats, Protocol):
+class Outputs(Protocol):
+    """Batch outputs; they change by `Commit`."""
+
+    def output(self, output_id: str) -> BatchOutput:
+        """Return an output, by its whole id or by its first characters; raises NotFoundError."""
+
+    def outputs(self, decision_point: str | None = None) -> Sequence[BatchOutput]:
+        """Return the outputs of one decision point, or all, oldest first."""
+
+
+class Store(Releases, Plans, Rollouts, Snapshots, Outputs, Ledger, Looks, GateAnswers, Beats, Protocol):
     """All of the control plane's memory."""
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from seatrial.gates.finding import Finding
     from seatrial.ledger import Entry, Record
+    from seatrial.outputs import BatchOutput
     from seatrial.plan import Plan
     from seatrial.ports import Case, Commit, GateAnswer, Look, Registered, RouterReport
     from seatrial.rollout import Rollout
@@ -37,6 +38,7 @@ class MemoryStore:
     _looks: dict[tuple[str, datetime], Look] = field(default_factory=dict)
     _evidence: dict[str, Mapping[str, object]] = field(default_factory=dict)
     _gate_answers: dict[tuple[str, str], GateAnswer] = field(default_factory=dict)
+    _outputs: dict[str, BatchOutput] = field(default_factory=dict)
     _beats: dict[str, datetime] = field(default_factory=dict)
 
     def add_release(self, registered: Registered, records: Sequence[Record]) -> None:
@@ -86,6 +88,7 @@ class MemoryStore:
             self._champions.update([commit.champion])
         if commit.evidence is not None:
             self._evidence[commit.evidence.digest] = commit.evidence.document()
+        self._outputs.update((output.id, output) for output in commit.outputs)
         self.append(commit.records)
 
     def _refuse_conflicts(self, commit: Commit) -> None:
@@ -107,6 +110,10 @@ class MemoryStore:
                     f"rollout {rollout.id}: at version {present.version}, expected {rollout.version - 1}; read it"
                     " again and decide again"
                 )
+        for output in commit.outputs:
+            known = self._outputs.get(output.id)
+            if (0 if known is None else known.version) != output.version - 1:
+                raise ConflictError(f"output {output.id}: changed meanwhile; read it again and decide again")
         if commit.snapshot is not None:
             newest = self._snapshots.get(commit.snapshot.decision_point)
             if newest is not None and newest.number != commit.snapshot.number - 1:
@@ -153,6 +160,15 @@ class MemoryStore:
     def reports(self, decision_point: str) -> Sequence[RouterReport]:
         """Return the last report of each router."""
         return [r for (name, _), r in sorted(self._reports.items()) if name == decision_point]
+
+    def output(self, output_id: str) -> BatchOutput:
+        """Return an output, by its whole id or by its first characters; raises NotFoundError."""
+        return self._outputs[match_id("output", output_id, self._outputs)]
+
+    def outputs(self, decision_point: str | None = None) -> Sequence[BatchOutput]:
+        """Return the outputs of one decision point, or all, oldest first."""
+        known = sorted(self._outputs.values(), key=lambda output: (output.made_at, output.id))
+        return [output for output in known if decision_point in (None, output.decision_point)]
 
     def append(self, records: Sequence[Record]) -> None:
         """Append `records`; one whose key is present already is left out."""

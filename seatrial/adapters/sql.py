@@ -22,6 +22,7 @@ from seatrial.errors import ConflictError, NotFoundError, TamperedError, Unavail
 from seatrial.gates.finding import Finding
 from seatrial.gates.load import ShadowLoad
 from seatrial.ledger import GENESIS, Entry, Record, chain
+from seatrial.outputs import BatchOutput, Standing
 from seatrial.plan import Plan
 from seatrial.ports import GateAnswer, Look, Registered, RouterReport
 from seatrial.release import Release
@@ -177,6 +178,22 @@ GATE_ANSWERS = sa.Table(
     sa.Column("findings", sa.Text, nullable=False),
     sa.Column("verdict", sa.String, nullable=False),
 )
+OUTPUTS = sa.Table(
+    "batch_outputs",
+    METADATA,
+    sa.Column("id", sa.String, primary_key=True),
+    sa.Column("decision_point", sa.String, nullable=False, index=True),
+    sa.Column("location", sa.String, nullable=False),
+    sa.Column("snapshot_no", sa.Integer, nullable=False),
+    sa.Column("rows", sa.Text, nullable=False),
+    sa.Column("consumers", sa.Text, nullable=False),
+    sa.Column("made_at", AwareTime, nullable=False),
+    sa.Column("made_by", sa.String, nullable=False),
+    sa.Column("standing", sa.String, nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("version", sa.Integer, nullable=False),
+)
+
 BEATS = sa.Table(
     "beats",
     METADATA,
@@ -323,6 +340,8 @@ class SqlStore:
         if commit.evidence is not None:
             body = canonical(commit.evidence.document()).decode()
             self._insert_new(connection, EVIDENCE, digest=commit.evidence.digest, body=body)
+        for output in commit.outputs:
+            self._write_output(connection, output)
         self._append(connection, commit.records)
 
     # -- snapshots
@@ -382,6 +401,34 @@ class SqlStore:
         """Return the last report of each router."""
         query = sa.select(REPORTS).where(REPORTS.c.decision_point == decision_point).order_by(REPORTS.c.router)
         return [_report(row) for row in self._rows(query)]
+
+    # -- batch outputs
+
+    def output(self, output_id: str) -> BatchOutput:
+        """Return an output, by its whole id or by its first characters; raises NotFoundError."""
+        known = {output.id: output for output in self.outputs()}
+        return known[match_id("output", output_id, known)]
+
+    def outputs(self, decision_point: str | None = None) -> Sequence[BatchOutput]:
+        """Return the outputs of one decision point, or all, oldest first."""
+        query = sa.select(OUTPUTS).order_by(OUTPUTS.c.made_at, OUTPUTS.c.id)
+        if decision_point is not None:
+            query = query.where(OUTPUTS.c.decision_point == decision_point)
+        return [_output(row) for row in self._rows(query)]
+
+    def _write_output(self, connection: sa.Connection, output: BatchOutput) -> None:
+        if output.version == 1:
+            row = {column.name: getattr(output, column.name) for column in OUTPUTS.columns}
+            texts = {"rows": canonical(dict(output.rows)).decode(), "consumers": canonical(output.consumers).decode()}
+            connection.execute(sa.insert(OUTPUTS).values({**row, **texts, "standing": output.standing.value}))
+            return
+        moved = connection.execute(
+            sa.update(OUTPUTS)
+            .where(OUTPUTS.c.id == output.id, OUTPUTS.c.version == output.version - 1)
+            .values(standing=output.standing.value, reason=output.reason, version=output.version)
+        )
+        if moved.rowcount != 1:
+            raise ConflictError(f"output {output.id}: changed meanwhile; read it again and decide again")
 
     # -- ledger and looks
 
@@ -604,6 +651,11 @@ def _what(commit: Commit) -> str:
 
 def _registered(row: sa.Row[Any]) -> Registered:
     return Registered(Release.model_validate_json(row.manifest), Path(row.location), row.registered_at)
+
+
+def _output(row: sa.Row[Any]) -> BatchOutput:
+    fields = {**row._mapping, "rows": json.loads(row.rows), "standing": Standing(row.standing)}  # noqa: SLF001 as above
+    return BatchOutput(**{**fields, "consumers": tuple(json.loads(row.consumers))})
 
 
 def _report(row: sa.Row[Any]) -> RouterReport:

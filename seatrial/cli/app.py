@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from seatrial.cli import backtest, handing_over, logs, metrics, planning, proving, reading, taking_out
+from seatrial.cli import backtest, handing_over, logs, metrics, outputs, planning, proving, reading, taking_out
 from seatrial.cli.exits import MEANINGS, ExitCode, classify
 from seatrial.cli.terminal import complain, show_json
 from seatrial.errors import InvalidDocumentError, SeatrialError
@@ -45,6 +45,7 @@ for _command, _example in COMMANDS:
     app.command(epilog=f"Example: {_example}")(_command)
 app.add_typer(proving.app, name="evidence")
 app.add_typer(logs.app, name="logs")
+app.add_typer(outputs.app, name="outputs")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from seatrial.control.answering import require_may_answer
 from seatrial.control.judging import Judged, judge
 from seatrial.control.observing import is_observed, is_taken_up, observe
+from seatrial.control.outputting import suspected
 from seatrial.control.publishing import next_snapshot, owner_of, renew
 from seatrial.control.recording import decided, look_of, share_records
 from seatrial.ports import Commit
@@ -151,14 +152,16 @@ def roll_back(
         )
     present = ports.store.snapshot(rollout.decision_point)
     snapshot = next_snapshot(ports, moved[0], plan, present=present, now=now)
+    doubted, doubts = suspected(ports, rollout, reason=reason, now=now, actor=actor)
     records = [
         decided(before, after, actor, judged if before is rollout else None, answer, now=now)
         for before, after in zip(ended, moved, strict=True)
     ]
     ports.store.commit(
         Commit(
-            records=(*records, *share_records(moved[0], snapshot, actor, now=now)),
+            records=(*records, *share_records(moved[0], snapshot, actor, now=now), *doubts),
             moved=tuple(moved),
+            outputs=doubted,
             snapshot=snapshot,
             champion=(rollout.decision_point, rollout.champion)
             if ports.store.champions()[rollout.decision_point] == rollout.challenger
