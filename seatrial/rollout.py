@@ -225,7 +225,7 @@ def _decide_shadow(rollout: Rollout, plan: Plan, findings: Sequence[Finding], *,
         return _decide_paused(rollout, plan, now=now)
     asked = _of(findings, Question.CONTRACT, Question.FRESHNESS, Question.LOAD, Question.SHADOW)
     overloaded = [f for f in asked if f.question is Question.LOAD and f.verdict is Verdict.FAIL]
-    is_failed = any(f.verdict is Verdict.FAIL for f in asked if f.question is not Question.LOAD)
+    is_failed = any(f.verdict is Verdict.FAIL for f in asked if f not in overloaded and not f.is_waivable)
     if overloaded and not is_failed:
         return Decision(Action.PAUSE, overloaded[0].reason)
     return _decide_stage(rollout, plan, [f for f in asked if f not in overloaded], now=now)

@@ -17,6 +17,7 @@ from seatrial.errors import ConflictError, RefusedError
 from seatrial.plan import load_plan
 from seatrial.report import question
 from seatrial.rollout import Action, Answer, Choice, Rollout, State, share_of
+from seatrial.waiver import waived_of
 from tasks.plant import OPTIONS, plant
 
 #: How long an undecided rollout waits for a person; its challenger has no share meanwhile.
@@ -159,6 +160,7 @@ def put_question(rollout_id: str) -> Asked:
             here.store.looks(rollout.id),
             names,
             evidence=decided_on(here.ports, rollout),
+            waived=waived_of(here.store.entries(rollout.id)),
             now=now,
         ),
         choices,

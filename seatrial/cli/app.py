@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from seatrial.cli import backtest, handing_over, logs, metrics, outputs, planning, proving, reading, taking_out
+from seatrial.cli import backtest, gates, handing_over, logs, metrics, outputs, planning, proving, reading, taking_out
 from seatrial.cli.exits import MEANINGS, ExitCode, classify
 from seatrial.cli.terminal import complain, show_json
 from seatrial.errors import InvalidDocumentError, SeatrialError
@@ -35,6 +35,8 @@ COMMANDS = (
     (reading.status, "seatrial status fraud"),
     (reading.explain, "seatrial explain 3f9a"),
     (handing_over.answer, "seatrial answer 3f9a approve --as dana --reason 'slices read, losses down'"),
+    (gates.assess, "seatrial assess 3f9a"),
+    (gates.waive, "seatrial waive 3f9a slices --as dana --reason 'VX has 40 flights a month' --expires '14 d'"),
     (reading.history, "seatrial history 3f9a --json"),
     (proving.replay, "seatrial replay 3f9a"),
     (metrics.metrics, "seatrial metrics fraud"),

@@ -12,7 +12,9 @@ from seatrial.cli.options import JsonOption, RolloutArgument, SettingsOption, op
 from seatrial.cli.terminal import say, show_json, show_table
 from seatrial.control.replaying import read_chain
 from seatrial.report import explain as explanation
+from seatrial.report import waiver_lines
 from seatrial.units import format_time
+from seatrial.waiver import waived_of
 from seatrial.wiring import DEFAULT_SETTINGS
 
 
@@ -33,13 +35,18 @@ def status(
         points = views.point_documents(store, sorted(named))
         rows = views.rows_of(store, rollouts, now=now)
         last_round = views.last_round(store)
+        waived = views.waivers_of(store, rollouts)
     if as_json:
         watched = None if last_round is None else format_time(last_round)
         show_json(
             {
                 "watch": {"last_round_at": watched},
                 "decision_points": points,
-                "rollouts": [views.status_document(row) for row in rows],
+                "rollouts": [
+                    views.status_document(row)
+                    | {"waivers": [views.waiver_document(each) for each in waived.get(row.rollout_id, ())]}
+                    for row in rows
+                ],
             }
         )
         return
@@ -50,11 +57,18 @@ def status(
     if target is not None and points[0]["routers"]:
         say("")
         show_table(views.ROUTERS_HEADER, [views.router_cells(router) for router in points[0]["routers"]])
+    for point in points:
+        for each in point["waivers"]:
+            waiver = f"gate {each['gate']} waived by {each['by']}: {each['reason']}"
+            say(f"{point['champion']} came into service with {waiver}")
     say("")
     if rows:
         show_table(views.STATUS_HEADER, [views.status_cells(row) for row in rows])
     else:
         say("no rollout yet")
+    for rollout_id, given in waived.items():
+        for line in waiver_lines(given, now=now):
+            say(f"rollout {rollout_id}: {line}")
     say(f"\n{views.watch_line(last_round, now=now)}")
 
 
@@ -88,9 +102,11 @@ def explain(
         store = plant.store
         found = store.rollout(rollout)
         looks = store.looks(found.id)
+        waived = waived_of(store.entries(found.id))
         text = explanation(found, store.plan(found.plan_id), looks, store.entries(found.id), titles(store))
     if as_json:
         findings = [finding.document() for finding in looks[-1].findings] if looks else []
-        show_json({"rollout": found.document(), "explanation": text, "last_findings": findings})
+        shown = list(map(views.waiver_document, waived))
+        show_json({"rollout": found.document(), "explanation": text, "last_findings": findings, "waivers": shown})
     else:
         say(text)

@@ -12,6 +12,7 @@ from seatrial.report import history_rows, status_rows
 from seatrial.report.wording import percent
 from seatrial.rollout import State
 from seatrial.units import format_duration, format_time, short
+from seatrial.waiver import waived_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from seatrial.ports import RouterReport, Store
     from seatrial.report import HistoryRow, StatusRow
     from seatrial.rollout import Rollout
+    from seatrial.waiver import Waived
 
 STATUS_HEADER = ("rollout", "decision point", "challenger", "state", "stage", "share", "in state", "deadline", "reason")
 POINTS_HEADER = ("decision point", "champion", "release", "snapshot", "routers on it")
@@ -57,6 +59,32 @@ def status_cells(row: StatusRow) -> tuple[str, ...]:
     )
 
 
+def waivers_of(store: Store, rollouts: Sequence[Rollout]) -> dict[str, list[Waived]]:
+    """Return the waivers of each of `rollouts` that has any."""
+    return {rollout.id: waived for rollout in rollouts if (waived := waived_of(store.entries(rollout.id)))}
+
+
+def champion_waivers(store: Store, name: str, champion: str) -> list[Waived]:
+    """Return the waivers under which the champion of `name` came into service."""
+    return [
+        waived
+        for rollout in store.rollouts(name)
+        if rollout.challenger == champion
+        for waived in waived_of(store.entries(rollout.id))
+    ]
+
+
+def waiver_document(waived: Waived) -> dict[str, Any]:
+    """Return `waived` as JSON."""
+    return {
+        "gate": waived.gate,
+        "by": waived.by,
+        "reason": waived.reason,
+        "at": format_time(waived.at),
+        "expires": format_time(waived.expires),
+    }
+
+
 def status_document(row: StatusRow) -> dict[str, Any]:
     """Return `row` as JSON."""
     return {
@@ -77,7 +105,11 @@ def status_document(row: StatusRow) -> dict[str, Any]:
 def point_documents(store: Store, names: Iterable[str]) -> list[dict[str, Any]]:
     """Return for each decision point in `names` who serves it and what its routers were seen on."""
     champions, known = store.champions(), titles(store)
-    return [_point(name, champions[name], known, routers_of(store, name)) for name in names]
+    return [
+        _point(name, champions[name], known, routers_of(store, name))
+        | {"waivers": list(map(waiver_document, champion_waivers(store, name, champions[name])))}
+        for name in names
+    ]
 
 
 def _point(name: str, champion: str, known: Mapping[str, str], routers: Routers) -> dict[str, Any]:

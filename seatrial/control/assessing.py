@@ -8,7 +8,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from seatrial.control.waiving import waived_of
 from seatrial.errors import NotFoundError, RefusedError, UnavailableError
 from seatrial.gates.finding import Finding, Question, gate_of
 from seatrial.ledger import Record
@@ -16,15 +15,16 @@ from seatrial.ports import Case, GateAnswer
 from seatrial.rollout import State
 from seatrial.units import digest_of, short
 from seatrial.verdict import Verdict
+from seatrial.waiver import waived_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime
 
-    from seatrial.control.waiving import Waived
     from seatrial.plan import Ask, Plan
     from seatrial.ports import Examiner, Ports, Store
     from seatrial.rollout import Rollout
+    from seatrial.waiver import Waived
 
 #: Kind of the record that a declared gate was answered.
 ANSWERED = "gate.answered"

@@ -2,61 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from seatrial.control.answering import require_independent, require_reason
 from seatrial.errors import NotFoundError, RefusedError
 from seatrial.ledger import Record
 from seatrial.rollout import FINAL
-from seatrial.units import format_time, parse_time, short
+from seatrial.units import format_time, short
 from seatrial.verdict import Verdict
+from seatrial.waiver import WAIVED, Waived
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from datetime import datetime
 
-    from seatrial.ledger import Entry
     from seatrial.ports import Ports
 
-#: Kind of the record that a gate was waived.
-WAIVED = "gate.waived"
 #: A waiver for longer than this is another rule, and belongs into the plan.
 LONGEST = timedelta(days=90)
-
-
-@dataclass(frozen=True, slots=True)
-class Waived:
-    """One waiver: who lets which exact answer of a gate pass, why, and until when."""
-
-    gate: str
-    by: str
-    reason: str
-    at: datetime
-    expires: datetime
-    digest: str  #: of the answer that was waived; another answer is not
-
-    @property
-    def words(self) -> str:
-        """The waiver in one clause, for people."""
-        return f"waived by {self.by} until {self.expires:%Y-%m-%d %H:%M} UTC: {self.reason}"
-
-
-def waived_of(entries: Sequence[Entry]) -> list[Waived]:
-    """Return every waiver in `entries`, ended ones too, in the order in which they were given."""
-    return [
-        Waived(
-            body["gate"],
-            entry.record.actor,
-            body["reason"],
-            entry.record.at,
-            parse_time(body["expires"]),
-            body["digest"],
-        )
-        for entry in entries
-        if entry.record.kind == WAIVED
-        for body in [entry.record.body]
-    ]
 
 
 def waive(

@@ -8,6 +8,7 @@ from seatrial.report.pages import page, question, stage_report
 from seatrial.report.plots import data_uri, evidence_plot, image, promotion_plot, share_plot
 from seatrial.report.quality import quality
 from seatrial.report.terminal import HistoryRow, StatusRow, explain, history_rows, status_rows
+from seatrial.report.waivers import waiver_lines
 
 __all__ = [
     "HistoryRow",
@@ -25,4 +26,5 @@ __all__ = [
     "share_plot",
     "stage_report",
     "status_rows",
+    "waiver_lines",
 ]

@@ -13,6 +13,7 @@ from seatrial.report.findings import assigned_units, findings_table
 from seatrial.report.moves import asked_look, moves
 from seatrial.report.plots import evidence_plot, image, promotion_plot, share_plot, share_steps
 from seatrial.report.quality import quality
+from seatrial.report.waivers import waivers
 from seatrial.report.wording import (
     distance,
     headline,
@@ -32,6 +33,7 @@ from seatrial.report.wording import (
 )
 from seatrial.rollout import State, limit_of, share_of, state_of
 from seatrial.units import format_duration, short
+from seatrial.waiver import waived_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
     from seatrial.ports import Look
     from seatrial.report.moves import Move
     from seatrial.rollout import Rollout
+    from seatrial.waiver import Waived
 
 
 def page(
@@ -72,6 +75,7 @@ def page(
         f"**Why it is here:** {plain(rollout.reason)}",
         f"**To do:** {plain(next_step(rollout, plan, looks[-1].findings if looks else ()))}",
         _facts(rollout, plan, looks, now=now),
+        *waivers(waived_of(entries), now=now),
         "## Stages",
         _stages(rollout, plan, made, now=now),
         *_plots(looks, entries),
@@ -90,12 +94,14 @@ def question(
     names: Mapping[str, str],
     *,
     evidence: Evidence | None = None,
+    waived: Sequence[Waived] = (),
     now: datetime,
 ) -> str:
     """Return what a person is asked in state AWAITING_APPROVAL or AWAITING_DECISION, as Markdown of at most 400 kB.
 
     The findings shown are those of the evidence that the answer will name, not of a later look; what later looks
-    said stands below them. `evidence` is that same evidence, None when it cannot be read, which is said. Raises
+    said stands below them. `evidence` is that same evidence, None when it cannot be read, which is said; `waived` are
+    the waivers of the rollout. Raises
     RefusedError in any other state, in which nothing is asked.
     """
     if not is_waiting(rollout):
@@ -110,6 +116,7 @@ def question(
         f"**Why you are asked:** {plain(rollout.reason)}",
         _answers(rollout, plan, names, now=now),
         _validity(rollout, plan),
+        *waivers(waived, now=now),
         "## Findings",
     ]
     if asked is None:
@@ -146,6 +153,7 @@ def stage_report(
         f"# {plain(rollout.decision_point)}: {stage_text(stage)}, stage {rollout.stage + 1} of {len(plan.stages)}",
         f"**{headline(rollout.state)}**: {plain(rollout.reason)}",
         f"Since {moment(began)} ({distance(began, now=now)}), {counted}; {rule_text(stage)}.",
+        *waivers(waived_of(entries), now=now),
         *_last_findings(within, now=now),
         *_plots(within, ()),
         quality(evidence, plan),

@@ -20,6 +20,7 @@ from seatrial.report.wording import (
 )
 from seatrial.rollout import State
 from seatrial.units import SLOTS
+from seatrial.waiver import waived_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -149,6 +150,10 @@ def _what(record: Record) -> str:
             return f"snapshot {body['number']}: share {percent(body['slots'] / SLOTS)}{shadow}"
         case "share.observed":
             return f"snapshot {body['number']}: seen on {', '.join(body['routers'])}"
+        case "gate.answered":
+            return f"gate {body['gate']}: {body['verdict']}"
+        case "gate.waived":
+            return f"gate {body['gate']}: waived until {body['expires']}"
         case _:
             scalars = (f"{k} {v}" for k, v in body.items() if k != "reason" and isinstance(v, (str, int, float)))
             return ", ".join(scalars)
@@ -170,6 +175,7 @@ def explain(
         "",
         *(_line("evidence", _evidence(finding)) for finding in found[:MOST_FINDINGS]),
         *([] if found else [_line("evidence", "none: the decision rests on no finding")]),
+        *(_line("waived", f"gate {each.gate} {each.words}") for each in waived_of(entries)),
         _line("exposure", _exposure(rollout, looks, made, end)),
         _line("decided by", _decided_by(rollout, made, end)),
         _line("serves now", situation(rollout, plan, names)),

@@ -11,7 +11,7 @@ from seatrial.adapters.asking import Declared, Examiners
 from seatrial.adapters.memory import MemoryExaminer
 from seatrial.control.assessing import assess, gate_findings, open_gates
 from seatrial.control.replaying import replay
-from seatrial.control.waiving import LONGEST, waive, waived_of
+from seatrial.control.waiving import LONGEST, waive
 from seatrial.errors import NotFoundError, RefusedError, UnavailableError
 from seatrial.gates.contract import contract
 from seatrial.gates.finding import Finding, Question
@@ -19,6 +19,7 @@ from seatrial.plan import Ask, Gates
 from seatrial.ports import Case
 from seatrial.rollout import Action, Choice, State, decide
 from seatrial.verdict import Verdict
+from seatrial.waiver import waived_of
 from seatrial.wiring import open_plant
 
 ACTIONS = {"none": True, "review": True, "rebook": False}

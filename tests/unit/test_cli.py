@@ -363,6 +363,7 @@ def test_status_shows_who_serves_what_is_tried_and_what_routers_were_seen_on(pla
                     }
                     for router, number in (("east", 2), ("west", 1))
                 ],
+                "waivers": [],
             }
         ],
         "rollouts": [
@@ -378,6 +379,7 @@ def test_status_shows_who_serves_what_is_tried_and_what_routers_were_seen_on(pla
                 "in_stage_s": 7200.0,
                 "deadline": "2013-06-02T00:00:00.000000Z",
                 "reason": "shadow was sound",
+                "waivers": [],
             }
         ],
     }
@@ -454,7 +456,7 @@ def test_explain_says_where_a_rollout_stands_and_exits_0_although_it_failed(plan
     assert code == 0
     assert "bold 2 on flight-delay: ROLLBACK INCOMPLETE" in out
     document = json.loads(run("explain", failed.id, "--json")[1])
-    assert set(document) == {"rollout", "explanation", "last_findings"}
+    assert set(document) == {"rollout", "explanation", "last_findings", "waivers"}
     assert document["rollout"]["state"] == "rollback incomplete"
 
 
