@@ -29,6 +29,8 @@ from seatrial.documents import (
 from seatrial.errors import NotFoundError, Problem, RefusedError
 from seatrial.units import digest_bytes, digest_of, require_digest
 
+#: Engine of a model that answers on a server by the Open Inference Protocol.
+OPEN_INFERENCE = "open-inference"
 #: Key of the cut-offs that hold in every segment without its own.
 DEFAULT = "default"
 
@@ -374,12 +376,48 @@ class Segments(Checked):
             yield Flaw(("rules", second, "when"), finding, "narrow one of them until no unit matches both")
 
 
+def _is_left_out(value: object) -> bool:
+    return value is None
+
+
+class ServedModel(Checked):
+    """The model on a server that speaks the Open Inference Protocol; the settings say where that server is."""
+
+    server: Name = Field(description="the name of the server, whose address stands in the settings")
+    model: Text = Field(description="the name of the model on the server")
+    version: Text | None = Field(
+        None,
+        exclude_if=_is_left_out,
+        description="the version on the server, as text; left out only where the server has no versions",
+    )
+    output: Text | None = Field(
+        None,
+        exclude_if=_is_left_out,
+        description="the output that holds the score; left out when only one is of floating point",
+    )
+
+
 class RuntimeSpec(Checked):
     """What runs the model."""
 
-    engine: Text = Field(description="the library that scores, such as lightgbm")
-    version: Text = Field(description="the version of the engine, as text")
+    engine: Text = Field(description="what scores: lightgbm, onnxruntime, pickle or open-inference")
+    version: Text = Field(description="the version of the engine, as text; of open-inference, that of the protocol: 2")
     python: Text = Field(description="the version of Python, as text")
+    served: ServedModel | None = Field(
+        None, exclude_if=_is_left_out, description="with open-inference: the model on a server; else left out"
+    )
+
+    def flaws(self) -> Iterable[Iterator[Flaw]]:
+        """Return the rule that a served model and an engine that serves belong together."""
+        yield self._served_has_its_engine()
+
+    def _served_has_its_engine(self) -> Iterator[Flaw]:
+        is_served = self.engine == OPEN_INFERENCE
+        if is_served and self.served is None:
+            yield Flaw(("served",), "found no such key, expected it", "say which model on which server answers")
+        if self.served is not None and not is_served:
+            finding = f"found a served model with the engine {shown(self.engine)}, expected {OPEN_INFERENCE}"
+            yield Flaw(("served",), finding, "remove it, or correct the engine")
 
 
 class Evaluation(Checked):

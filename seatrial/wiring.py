@@ -17,12 +17,13 @@ from seatrial.adapters.clock import ReplayClock, WallClock
 from seatrial.adapters.counted import MEMORY, CountedLogs
 from seatrial.adapters.counting import silent
 from seatrial.adapters.duckdb import ParquetLogs
+from seatrial.adapters.probing import SubprocessProbe
 from seatrial.adapters.prometheus import PrometheusRuntime
 from seatrial.adapters.readings import PLACEHOLDERS
-from seatrial.adapters.scoring import SubprocessProbe
+from seatrial.adapters.scoring import Runtimes
 from seatrial.adapters.sql import SqlStore
 from seatrial.adapters.warehouse import PostgresLogs
-from seatrial.documents import Checked, Flaw, Name, Text, check, load_yaml
+from seatrial.documents import Checked, Digest, Flaw, Name, Text, check, load_yaml
 from seatrial.errors import InvalidDocumentError, Problem
 from seatrial.ports import Ports, Quantity
 
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 SETTINGS_VARIABLE = "SEATRIAL_SETTINGS"
 #: Environment variable that holds the database URL, so that a password need not stand in a file.
 DATABASE_VARIABLE = "SEATRIAL_DATABASE_URL"
+#: Variables without which a library may not be found; no secret is among them.
+KEPT = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "PYTHONPATH", "LANG", "LC_ALL", "TMPDIR", "SYSTEMROOT")
 DEFAULT_SETTINGS = Path("config/seatrial.yaml")
 
 
@@ -70,6 +73,16 @@ class Queries(Checked):
                 yield Flaw((quantity.value,), finding, "select the arm's series by it")
 
 
+def address_flaws(url: str, at: tuple[str | int, ...]) -> Iterator[Flaw]:
+    """Return what is wrong with the address of a server: it has a scheme and a host, and no password."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+        yield Flaw(at, f"found {url!r}, expected http:// or https:// with a host", "correct it")
+    elif parts.username is not None:
+        # The message must not repeat what it forbids.
+        yield Flaw(at, "found a user in the address, expected none", "take the password out of the file")
+
+
 class PrometheusSettings(Checked):
     """The monitoring system that watches the runtime."""
 
@@ -78,21 +91,21 @@ class PrometheusSettings(Checked):
 
     def flaws(self) -> Iterable[Iterator[Flaw]]:
         """Return the rules on the address, and that something is asked."""
-        yield self._url_is_an_address()
+        yield address_flaws(self.url, ("url",))
         yield self._something_is_asked()
-
-    def _url_is_an_address(self) -> Iterator[Flaw]:
-        parts = urlsplit(self.url)
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
-            yield Flaw(("url",), f"found {self.url!r}, expected http:// or https:// with a host", "correct it")
-        elif parts.username is not None:
-            # The message must not repeat what it forbids.
-            yield Flaw(("url",), "found a user in the address, expected none", "take the password out of the file")
 
     def _something_is_asked(self) -> Iterator[Flaw]:
         if not self.queries.asked():
             known = ", ".join(Quantity)
             yield Flaw(("queries",), f"found no query, expected one of {known}", "add one, or remove prometheus")
+
+
+class TrustedArtifact(Checked):
+    """A model file whose format is code, which somebody let pass; no other bytes of that format are opened."""
+
+    digest: Digest = Field(description="the sha256 of the model file")
+    allowed_by: Text = Field(description="the person who answers for opening it")
+    reason: Text = Field(description="why it is no data format, and where it came from")
 
 
 class Settings(Checked):
@@ -111,9 +124,20 @@ class Settings(Checked):
         None, description="file with the event time of a replay; leave it out to use the system's clock"
     )
     approvers: Mapping[Name, tuple[Name, ...]] = Field(description="roles of each person who may answer")
+    model_servers: Mapping[Name, Text] = Field(
+        {}, description="address of each model server that releases name, such as http://127.0.0.1:8080"
+    )
+    trusted_artifacts: tuple[TrustedArtifact, ...] = Field(
+        (), description="the pickles that may be opened, each by its exact bytes; none when left out"
+    )
     prometheus: PrometheusSettings | None = Field(
         None, description="where latencies and error rates are read, for `seatrial metrics`; leave it out without one"
     )
+
+    def flaws(self) -> Iterable[Iterator[Flaw]]:
+        """Return the rule on addresses of model servers."""
+        for name, url in self.model_servers.items():
+            yield address_flaws(url, ("model_servers", name))
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +178,7 @@ def open_plant(path: Path, environment: Mapping[str, str], tell: Callable[[str],
     ports = Ports(
         store=store,
         evidence=evidence,
-        probe=SubprocessProbe(),
+        probe=SubprocessProbe(runtimes_of(settings), environment=kept(environment)),
         approvers={name: frozenset(roles) for name, roles in settings.approvers.items()},
         runtime=_runtime(settings.prometheus),
         examiner=_examiners(),
@@ -165,6 +189,16 @@ def open_plant(path: Path, environment: Mapping[str, str], tell: Callable[[str],
 def _examiners() -> Examiners:
     """Return the parts that answer declared gates, by the gate's name."""
     return Examiners({"catalogue": Declared()})
+
+
+def runtimes_of(settings: Settings) -> Runtimes:
+    """Return what `settings` say about the runtimes that releases are loaded in."""
+    return Runtimes(settings.model_servers, frozenset(each.digest for each in settings.trusted_artifacts))
+
+
+def kept(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return what a process that loads a release is given of `environment`: where programs and libraries lie."""
+    return {name: environment[name] for name in KEPT if name in environment}
 
 
 def _evidence(

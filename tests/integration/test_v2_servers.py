@@ -12,10 +12,16 @@ from pathlib import Path
 import lightgbm
 import numpy as np
 import pytest
+from builders import T0, a_release
 
 from deployments import servers
+from seatrial.adapters.probing import SubprocessProbe
+from seatrial.adapters.scoring import Runtimes
 from seatrial.adapters.v2 import AsyncV2Scorer, ModelAddress, V2Scorer, V2Server, wiring_of
 from seatrial.errors import NotFoundError, RefusedError, SeatrialError, UnavailableError
+from seatrial.ports import Registered
+from seatrial.units import digest_bytes
+from seatrial.verdict import Verdict
 
 COLUMNS = ("distance", "hour")
 DEADLINE_S = 60.0
@@ -280,3 +286,45 @@ def test_a_missing_feature_is_refused_and_no_score_is_asked_for(features):
     with answering(answer) as url, pytest.raises(RefusedError, match="found no feature"):
         asyncio.run(ask(url))
     assert asked == ["/v2/models/m"]
+
+
+def a_served_release(folder, address, booster, **served):
+    content = booster.model_to_string().encode()
+    (folder / "model.txt").write_bytes(content)
+    scores = booster.predict(ROWS, num_threads=1)
+    examples = [
+        {"features": {n: None if math.isnan(v) else v for n, v in zip(COLUMNS, row, strict=True)}, "score": score}
+        for row, score in zip(ROWS.tolist(), scores.tolist(), strict=True)
+    ]
+    (folder / "evaluation.json").write_text(json.dumps({"examples": examples}))
+    (column,) = a_release().document()["features"]["columns"]
+    columns = [{**column, "name": name} for name in COLUMNS]
+    named = {"server": "models", "model": address.name, **({"version": address.version} if address.version else {})}
+    return a_release(
+        model={"artifact": "model.txt", "digest": digest_bytes(content), "format": "lightgbm-text"},
+        features={"version": "1", "columns": columns},
+        runtime={"engine": "open-inference", "version": "2", "python": "3.11", "served": {**named, **served}},
+    )
+
+
+def test_a_release_on_a_real_server_passes_the_probe_when_its_examples_score_as_reported(served, boosters, tmp_path):
+    server, address = served
+    probe = SubprocessProbe(Runtimes({"models": server.url}))
+    (found,) = probe.probe(Registered(a_served_release(tmp_path, address, boosters["1"]), tmp_path, T0))
+    assert (found.verdict, found.numbers["examples"]) == (Verdict.PASS, len(ROWS))
+    (other,) = probe.probe(Registered(a_served_release(tmp_path, address, boosters["2"]), tmp_path, T0))
+    assert (other.verdict, "differs" in other.reason) == (Verdict.FAIL, True)
+
+
+def test_a_model_that_the_server_does_not_have_is_an_error(served, boosters, tmp_path):
+    server, _ = served
+    release = a_served_release(tmp_path, ModelAddress("unknown"), boosters["1"])
+    (found,) = SubprocessProbe(Runtimes({"models": server.url})).probe(Registered(release, tmp_path, T0))
+    assert (found.verdict, "not ready" in found.reason) == (Verdict.ERROR, True)
+
+
+def test_a_release_names_its_version_where_the_server_has_versions(both, boosters, tmp_path):
+    urls, _ = both
+    release = a_served_release(tmp_path, ModelAddress("delay"), boosters["1"])
+    (found,) = SubprocessProbe(Runtimes({"models": urls["mlserver"]})).probe(Registered(release, tmp_path, T0))
+    assert (found.verdict, "follows whichever is newest" in found.reason) == (Verdict.FAIL, True)

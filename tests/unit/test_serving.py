@@ -1,25 +1,19 @@
-import json
 import math
-import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from builders import HOUR, POINT, T0, a_release
 
-from seatrial.adapters import scoring, serving
+from seatrial.adapters import serving
 from seatrial.adapters.logs import LogWriter
 from seatrial.adapters.memory import MemoryStore
 from seatrial.adapters.router import InProcessRouter
-from seatrial.adapters.scoring import SubprocessProbe
 from seatrial.adapters.serving import DecisionService
 from seatrial.errors import RefusedError, TamperedError, UnavailableError
 from seatrial.ports import Commit, Registered
 from seatrial.routing import RoutingSnapshot
-from seatrial.units import digest_bytes
-from seatrial.verdict import Verdict
 
 POLICY = {**a_release().document()["policy"], "fallback": "review"}
 CHAMPION = a_release("champion", policy=POLICY)
@@ -179,87 +173,3 @@ def test_the_same_unit_at_the_same_time_has_the_same_decision_id(served):
 def test_a_segment_has_its_own_cut_offs(served):
     _, (row,) = served(ALONE).decide(carrier="OO")
     assert row["segment"] == "commuter"
-
-
-def test_an_artifact_that_is_not_the_declared_one_is_never_loaded(tmp_path):
-    release = a_release()
-    with pytest.raises(UnavailableError, match="restore the artifact"):
-        scoring.load_scorer(release, tmp_path)
-    (tmp_path / "model.txt").write_bytes(b"another")
-    with pytest.raises(TamperedError, match="expected sha256:"):
-        scoring.load_scorer(release, tmp_path)
-
-
-def test_a_format_that_is_code_is_refused_before_it_is_opened(tmp_path):
-    content = b"cos\nsystem\n(S'false'\ntR."
-    (tmp_path / "model.txt").write_bytes(content)
-    release = a_release(model={"artifact": "model.txt", "digest": digest_bytes(content), "format": "pickle"})
-    with pytest.raises(RefusedError, match="expected lightgbm-text"):
-        scoring.load_scorer(release, tmp_path)
-
-
-@pytest.fixture(scope="module")
-def trained():
-    """Return a small model as text and the scores of two examples."""
-    lightgbm = pytest.importorskip("lightgbm")
-    x = np.linspace(0.0, 1.0, 200).reshape(-1, 1)
-    data = lightgbm.Dataset(x, (x[:, 0] > 0.5).astype(float), feature_name=["distance"])
-    settings = {"objective": "binary", "verbose": -1, "num_threads": 1, "min_data_in_leaf": 5}
-    model = lightgbm.train(settings, data, num_boost_round=3).model_to_string()
-    scorer = scoring.LightGbmScorer(model, ("distance",))
-    return model.encode(), [{"features": {"distance": d}, "score": scorer.score({"distance": d})} for d in (0.1, 0.9)]
-
-
-def probed(folder, trained, examples, **changes):
-    content, _ = trained
-    (folder / "model.txt").write_bytes(content)
-    (folder / "evaluation.json").write_text(json.dumps({"examples": examples}))
-    model = {"artifact": "model.txt", "digest": digest_bytes(content), "format": "lightgbm-text"}
-    return a_release(model=model, **changes)
-
-
-def test_a_release_that_scores_its_examples_as_reported_passes_the_probe(tmp_path, trained):
-    release = probed(tmp_path, trained, trained[1])
-    (found,) = SubprocessProbe().probe(Registered(release, tmp_path, T0))
-    assert (found.verdict, found.numbers["examples"]) == (Verdict.PASS, 2)
-
-
-@pytest.mark.parametrize("shift", [1e-6, -1e-6, math.nan, math.inf])
-@pytest.mark.parametrize("at", [0, 1])
-def test_an_example_that_scores_otherwise_fails_the_probe(tmp_path, trained, at, shift):
-    examples = [
-        {**example, "score": example["score"] + (shift if n == at else 0)} for n, example in enumerate(trained[1])
-    ]
-    assert scoring.probe_here(probed(tmp_path, trained, examples), tmp_path).verdict is Verdict.FAIL
-
-
-def test_no_example_is_not_a_pass(tmp_path, trained):
-    assert scoring.probe_here(probed(tmp_path, trained, []), tmp_path).verdict is Verdict.ERROR
-
-
-def test_a_score_outside_the_contract_fails_the_probe(tmp_path, trained):
-    top = trained[1][1]["score"]
-    output = {"kind": "probability", "range": [0.0, top - 0.01], "positive": "late"}
-    policy = {**POLICY, "cut_offs": {"default": [{"action": "rebook", "at_least": 0.0}]}}
-    release = probed(tmp_path, trained, trained[1], output=output, policy=policy)
-    found = scoring.probe_here(release, tmp_path)
-    assert found.verdict is Verdict.FAIL
-    assert f"an example scores {top:g}" in found.reason
-
-
-def test_a_release_that_does_not_load_or_answer_in_time_is_not_a_pass(tmp_path, trained):
-    registered = Registered(probed(tmp_path, trained, trained[1]), tmp_path, T0)
-    (late,) = SubprocessProbe(timeout_s=0.01).probe(registered)
-    assert (late.verdict, "within 0.01 s" in late.reason) == (Verdict.ERROR, True)
-    (tmp_path / "model.txt").write_bytes(b"another")
-    (broken,) = SubprocessProbe().probe(registered)
-    assert broken.verdict is Verdict.FAIL
-    assert "TamperedError" in broken.reason
-
-
-@pytest.mark.parametrize("printed", ["", "no finding", "[]", '{"verdict": "FINE", "reason": "", "numbers": {}}'])
-def test_a_probe_that_answers_no_finding_is_an_error(printed, monkeypatch, tmp_path):
-    done = subprocess.CompletedProcess([], 0, stdout=printed, stderr="")
-    monkeypatch.setattr(scoring.subprocess, "run", lambda *_, **__: done)
-    (finding,) = SubprocessProbe().probe(Registered(a_release(), tmp_path, T0))
-    assert finding.verdict is Verdict.ERROR

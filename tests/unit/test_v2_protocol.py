@@ -130,6 +130,11 @@ def test_a_server_without_versions_need_not_name_one():
     assert read(model_version=None, id=None) == [0.25, 0.5]
 
 
+def test_an_answer_of_a_version_that_nobody_named_is_refused_for_the_next_load_would_change_the_model():
+    with pytest.raises(RefusedError, match="expected that the release names it"):
+        scores_of(json.dumps(ANSWER).encode(), WIRING, ModelAddress("fraud"), rows=2, request_id="q")
+
+
 def described(**changes):
     return model_metadata(json.dumps({**METADATA, **changes}).encode(), ADDRESS)
 

@@ -142,6 +142,9 @@ def unavailable(error: Exception, where: str, timeout_s: float) -> UnavailableEr
 class V2Scorer:
     """A model on a V2 server, as a loaded model; `wiring` was read from the server's own description."""
 
+    #: Servers compute in single precision as they like, whatever type they announce.
+    tolerance = 1e-6
+
     def __init__(self, server: V2Server, address: ModelAddress, wiring: Wiring) -> None:
         self._server, self._address, self._wiring = server, address, wiring
         self.columns = wiring.columns

@@ -148,6 +148,7 @@ def _cell(value: float, datatype: str, column: str) -> float | int | bool | None
 def scores_of(content: bytes, wiring: Wiring, address: ModelAddress, *, rows: int, request_id: str) -> list[float]:
     """Return the score of each of `rows` from an answer; anything doubtful in it raises UnavailableError.
 
+    Raises RefusedError when the server has versions and none was asked for: the next load would change the model.
     The answer must be of the model, version and request asked, hold the one output asked, in a shape that is one
     number (or one of `wiring.position`) for each row, all of them finite.
     """
@@ -155,6 +156,11 @@ def scores_of(content: bytes, wiring: Wiring, address: ModelAddress, *, rows: in
     _same(answer, "model_name", address.name, address)
     if address.version is not None:
         _same(answer, "model_version", address.version, address)
+    elif answer.get("model_version") is not None:
+        raise RefusedError(
+            f"{address}: found an answer of version {_clip(answer['model_version'])}; expected that the release names"
+            " it; an address without a version follows whichever is newest"
+        )
     _same(answer, "id", request_id, address)
     found = [each for each in _objects(answer, "outputs", address) if each.get("name") == wiring.output]
     if len(found) != 1:
@@ -249,8 +255,8 @@ def wiring_of(metadata: ModelMetadata, columns: Sequence[str], *, output: str | 
     columns
         Names of the columns in the order in which the release declares them.
     output
-        The output that holds the score; None when the model has only one. A two-column output of probabilities, as
-        classifiers give it, has the score in its second column.
+        The output that holds the score; None when only one is of floating point. A two-column output of
+        probabilities, as classifiers give it, has the score in its second column.
 
     Raises
     ------
@@ -258,8 +264,8 @@ def wiring_of(metadata: ModelMetadata, columns: Sequence[str], *, output: str | 
         When the served contract is not that of these columns: the release and the server do not fit together.
     """
     where = f"model {metadata.name!r}"
-    chosen = [each for each in metadata.outputs if output in (None, each.name)]
-    if len(chosen) != 1 or chosen[0].datatype not in _FLOATS:
+    chosen = [each for each in metadata.outputs if each.datatype in _FLOATS and output in (None, each.name)]
+    if len(chosen) != 1:
         found = ", ".join(f"{each.name} ({each.datatype})" for each in metadata.outputs) or "none"
         wanted = "one output of floating point" if output is None else f"a floating-point output {output!r}"
         raise RefusedError(f"{where}: found the outputs {found}; expected {wanted}; correct the release or the server")
