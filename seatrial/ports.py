@@ -79,6 +79,8 @@ class RouterReport:
     fallback: str  #: release id that it serves when that snapshot's lease is over
     lease_until: datetime | None  #: None when the snapshot gives the challenger no share
     shadow: ShadowLoad | None = None  #: what its copies cost; None when it sends none
+    served: Mapping[str, int] = field(default_factory=dict)  #: units assigned under that snapshot, by release id
+    refused: Mapping[str, int] = field(default_factory=dict)  #: snapshots not taken since it started, by reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +147,20 @@ class Snapshots(Protocol):
 
     def reports(self, decision_point: str) -> Sequence[RouterReport]:
         """Return the last report of each router."""
+
+
+class SnapshotFeed(Protocol):
+    """Where a router gets its snapshots, and says what it serves; a store is one."""
+
+    def snapshot(self, decision_point: str) -> RoutingSnapshot:
+        """Return the present snapshot.
+
+        Raises NotFoundError for an unknown decision point, UnavailableError without an answer, and TamperedError for
+        an answer that is no snapshot.
+        """
+
+    def report(self, report: RouterReport) -> None:
+        """Say what a router serves; raises UnavailableError when nobody listens."""
 
 
 class Ledger(Protocol):

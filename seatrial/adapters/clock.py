@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from time import monotonic
 from typing import TYPE_CHECKING
 
 from seatrial.errors import UnavailableError
 from seatrial.units import format_time, parse_time
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
+
+    from seatrial.ports import Clock
 
 
 class WallClock:
@@ -20,6 +24,27 @@ class WallClock:
     def now(self) -> datetime:
         """Return the present time in UTC."""
         return datetime.now(UTC)
+
+
+class SteadyClock:
+    """A clock for data planes: it follows another one forwards, and never goes back with it.
+
+    A wall clock that is set back would lengthen every lease. Time that has really passed since the last reading, which
+    `elapsed_s` counts whatever the wall says, is the least that this clock moves on.
+    """
+
+    def __init__(self, clock: Clock, elapsed_s: Callable[[], float] = monotonic) -> None:
+        self._clock = clock
+        self._elapsed_s = elapsed_s
+        self._last = clock.now()
+        self._at_s = elapsed_s()
+
+    def now(self) -> datetime:
+        """Return the present time in UTC, at least as late as real time has carried the last one."""
+        at_s = self._elapsed_s()
+        self._last = max(self._clock.now(), self._last + timedelta(seconds=at_s - self._at_s))
+        self._at_s = at_s
+        return self._last
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,27 +2,46 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from contextlib import suppress
+from threading import Lock
 from typing import TYPE_CHECKING
 
 from seatrial.errors import NotFoundError, TamperedError, UnavailableError
 from seatrial.ports import RouterReport
 from seatrial.routing import Assignment, RoutingSnapshot, assign
+from seatrial.routing.signing import CheckingKey, require_signed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
 
-    from seatrial.ports import Snapshots
+    from seatrial.gates.load import ShadowLoad
+    from seatrial.ports import SnapshotFeed
 
 
 class InProcessRouter:
-    """Assigns units of one decision point inside the process that serves them."""
+    """Assigns units of one decision point inside the process that serves them.
 
-    def __init__(self, name: str, snapshots: Snapshots, decision_point: str) -> None:
+    With `keys` it takes only what one of them has signed.
+    """
+
+    def __init__(
+        self, name: str, feed: SnapshotFeed, decision_point: str, keys: Mapping[str, CheckingKey] | None = None
+    ) -> None:
         self._name = name
-        self._snapshots = snapshots
+        self._feed = feed
         self._decision_point = decision_point
+        self._keys = keys
         self._held: RoutingSnapshot | None = None
+        self._served: Counter[str] = Counter()
+        self._refused: Counter[str] = Counter()
+        self._counting = Lock()
+
+    @property
+    def name(self) -> str:
+        """Name of the router, unique on its decision point."""
+        return self._name
 
     @property
     def snapshot(self) -> RoutingSnapshot:
@@ -33,29 +52,72 @@ class InProcessRouter:
             )
         return self._held
 
-    def refresh(self, *, now: datetime) -> bool:
+    def refresh(self, *, now: datetime, shadow: ShadowLoad | None = None) -> bool:
         """Take the published snapshot if it is newer, and report what is served; return whether anything was read.
 
-        A store that does not answer, or holds a malformed snapshot, leaves the last good one in force; its lease ends
-        the experiment by itself.
+        A feed that does not answer, or gives what is no sound snapshot, leaves the last good one in force; its lease
+        ends the experiment by itself. `shadow` is what copies cost lately, for the report.
         """
+        is_read = self.take()
+        with suppress(UnavailableError):
+            self.report(now=now, shadow=shadow)
+            return is_read
+        return False
+
+    def take(self) -> bool:
+        """Take the published snapshot if it is newer and sound; return whether anything was read."""
         try:
-            published = self._snapshots.snapshot(self._decision_point)
-            if published.decision_point == self._decision_point and (
-                self._held is None or published.is_newer_than(self._held)
-            ):
-                self._held = published
-            self._report(now=now)
-        except (UnavailableError, NotFoundError, TamperedError):
+            published = self._feed.snapshot(self._decision_point)
+        except TamperedError:
+            self._refused["malformed"] += 1
             return False
+        except (UnavailableError, NotFoundError):
+            return False
+        if (flaw := self._flaw(published)) is not None:
+            self._refused[flaw] += 1
+        elif self._held is None or published.is_newer_than(self._held):
+            if self._held is None or published.number != self._held.number:
+                with self._counting:
+                    self._served = Counter()
+            self._held = published
         return True
 
-    def _report(self, *, now: datetime) -> None:
+    def _flaw(self, published: RoutingSnapshot) -> str | None:
+        """Return why `published` must not be taken; None when it may, or is the one that is held."""
+        if published.decision_point != self._decision_point:
+            return "of another decision point"
+        if self._keys is not None:
+            try:
+                require_signed(published, self._keys)
+            except TamperedError:
+                return "not signed by a known key"
+        if self._held is None or published.is_newer_than(self._held):
+            is_fork = self._held is not None and published.number == self._held.number
+            return "another one of the same number" if is_fork and published.digest != self.snapshot.digest else None
+        return "older" if self._held.is_newer_than(published) else None
+
+    def report(self, *, now: datetime, shadow: ShadowLoad | None = None) -> None:
+        """Say what is served; raises UnavailableError before the first snapshot, or when nobody listens."""
         held = self.snapshot
-        self._snapshots.report(
-            RouterReport(self._name, self._decision_point, held.number, now, held.fallback, held.lease_until)
+        with self._counting:
+            served = dict(self._served)
+        self._feed.report(
+            RouterReport(
+                self._name,
+                self._decision_point,
+                held.number,
+                now,
+                held.fallback,
+                held.lease_until,
+                shadow,
+                served,
+                dict(self._refused),
+            )
         )
 
     def assign(self, unit_key: str, attributes: Mapping[str, str], *, now: datetime) -> Assignment:
         """Return who answers `unit_key` at `now`."""
-        return assign(self.snapshot, unit_key, attributes, now=now)
+        assigned = assign(self.snapshot, unit_key, attributes, now=now)
+        with self._counting:
+            self._served[assigned.release_id] += 1
+        return assigned

@@ -129,6 +129,8 @@ REPORTS = sa.Table(
     sa.Column("fallback", sa.String, nullable=False),
     sa.Column("lease_until", AwareTime),
     sa.Column("shadow", sa.Text),
+    sa.Column("served", sa.Text, nullable=False),
+    sa.Column("refused", sa.Text, nullable=False),
 )
 LEDGER = sa.Table(
     "ledger",
@@ -387,8 +389,12 @@ class SqlStore:
 
     def report(self, report: RouterReport) -> None:
         """Store what a router serves, replacing its last report."""
-        load = None if report.shadow is None else canonical(report.shadow.document()).decode()
-        row = {**{c.name: getattr(report, c.name) for c in REPORTS.columns}, "shadow": load}
+        texts = {
+            "shadow": None if report.shadow is None else canonical(report.shadow.document()).decode(),
+            "served": canonical(dict(report.served)).decode(),
+            "refused": canonical(dict(report.refused)).decode(),
+        }
+        row = {**{c.name: getattr(report, c.name) for c in REPORTS.columns}, **texts}
         with self._writing() as connection:
             self._insert_new(connection, REPORTS, **row)
             connection.execute(
@@ -659,8 +665,9 @@ def _output(row: sa.Row[Any]) -> BatchOutput:
 
 
 def _report(row: sa.Row[Any]) -> RouterReport:
+    texts = {name: json.loads(getattr(row, name)) for name in ("served", "refused")}
     load = None if row.shadow is None else ShadowLoad(**json.loads(row.shadow))
-    return RouterReport(row.router, row.decision_point, row.number, row.at, row.fallback, row.lease_until, load)
+    return RouterReport(**{**row._mapping, **texts, "shadow": load})  # noqa: SLF001 as above
 
 
 def _rollout(row: sa.Row[Any]) -> Rollout:

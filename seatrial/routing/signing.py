@@ -10,19 +10,20 @@ from __future__ import annotations
 import hmac
 from base64 import b64decode, b64encode
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Protocol
+from types import NoneType
+from typing import TYPE_CHECKING, Any, Protocol
 
 from cryptography.exceptions import InvalidSignature
 
 from seatrial.errors import TamperedError
+from seatrial.routing.snapshot import RoutingSnapshot
+from seatrial.routing.written import require_kinds
 from seatrial.units import canonical, short
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-
-    from seatrial.routing.snapshot import RoutingSnapshot
 
 
 class SigningKey(Protocol):
@@ -90,6 +91,17 @@ def signed(snapshot: RoutingSnapshot, key: SigningKey) -> RoutingSnapshot:
     """Return `snapshot` with the signature of `key`."""
     signature = b64encode(key.sign(canonical(snapshot.document()))).decode()
     return replace(snapshot, signature=f"{key.id}:{signature}")
+
+
+def sealed(snapshot: RoutingSnapshot) -> dict[str, Any]:
+    """Return `snapshot` with its signature as plain data, as it travels."""
+    return {"snapshot": snapshot.document(), "signature": snapshot.signature}
+
+
+def unsealed(document: object) -> RoutingSnapshot:
+    """Return the snapshot that `sealed` wrote, its signature unchecked; raises ValueError for anything else."""
+    read = require_kinds("sealed snapshot", document, {"snapshot": (dict,), "signature": (str, NoneType)})
+    return replace(RoutingSnapshot.of_document(read["snapshot"]), signature=read["signature"])
 
 
 def require_signed(snapshot: RoutingSnapshot, keys: Mapping[str, CheckingKey]) -> None:
