@@ -199,6 +199,9 @@ class Policy(Checked):
     cut_offs: Mapping[Name, tuple[CutOff, ...]] = Field(
         description="the cut-offs, highest first: a list named default, and one for each segment that differs"
     )
+    chosen_for: Digest | None = Field(
+        None, description="the sha256 of the model file whose scores the cut-offs were chosen on"
+    )
     fallback: Name | None = Field(
         None, description="the action when nobody can review in time; left out, it is the default action"
     )
@@ -514,6 +517,7 @@ class Release(Checked):
         yield self._target_or_first()
         yield self._cut_offs_lie_in_range()
         yield self._cut_offs_name_segments()
+        yield self._cut_offs_are_for_this_model()
 
     def _target_or_first(self) -> Iterator[Flaw]:
         if self.rollback_target is None and not self.first_release:
@@ -539,6 +543,11 @@ class Release(Checked):
             if name not in known:
                 finding = f"found cut-offs of the unknown segment {name!r}"
                 yield Flaw(("policy", "cut_offs", name), finding, suggestion(name, known))
+
+    def _cut_offs_are_for_this_model(self) -> Iterator[Flaw]:
+        if self.policy.chosen_for not in (None, self.model.digest):
+            finding = f"found cut-offs chosen for {self.policy.chosen_for}, expected the model, {self.model.digest}"
+            yield Flaw(("policy", "chosen_for"), finding, "choose the cut-offs anew on the scores of this model")
 
 
 #: Parts that are named by a digest of their own.

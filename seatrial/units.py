@@ -130,3 +130,12 @@ def require_digest(text: str) -> str:
 def short(digest: str) -> str:
     """Return the first twelve hexadecimal digits of `digest`, for people."""
     return digest.removeprefix("sha256:")[:12]
+
+
+def plain_name(name: str) -> str:
+    """Return `name` as a settings file would write it, so that "Ada Marin" is ada-marin.
+
+    >>> plain_name("Ada Marin")
+    'ada-marin'
+    """
+    return re.sub(r"[^a-z0-9]+", "-", name.casefold()).strip("-")

@@ -12,11 +12,12 @@ import sqlalchemy as sa
 from pydantic import Field
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
-from seatrial.adapters.asking import Declared, Examiners
+from seatrial.adapters.asking import DECLARED, Declared, Examiners
 from seatrial.adapters.clock import ReplayClock, WallClock
 from seatrial.adapters.counted import MEMORY, CountedLogs
 from seatrial.adapters.counting import silent
 from seatrial.adapters.duckdb import ParquetLogs
+from seatrial.adapters.people import ConsumersExaminer, OwnershipExaminer
 from seatrial.adapters.probing import SubprocessProbe
 from seatrial.adapters.prometheus import PrometheusRuntime
 from seatrial.adapters.readings import PLACEHOLDERS
@@ -30,7 +31,7 @@ from seatrial.ports import Ports, Quantity
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
-    from seatrial.ports import Clock, EvidenceSource, LogSource
+    from seatrial.ports import Clock, EvidenceSource, LogSource, Store
 
 #: Environment variable that names the settings file.
 SETTINGS_VARIABLE = "SEATRIAL_SETTINGS"
@@ -175,20 +176,27 @@ def open_plant(path: Path, environment: Mapping[str, str], tell: Callable[[str],
     store.create_tables()
     clock: Clock = WallClock() if settings.replay_clock is None else ReplayClock(base / settings.replay_clock)
     evidence, recount = _evidence(settings, base / settings.logs, tell, place=f"{path} warehouse")
+    approvers = {name: frozenset(roles) for name, roles in settings.approvers.items()}
     ports = Ports(
         store=store,
         evidence=evidence,
         probe=SubprocessProbe(runtimes_of(settings), environment=kept(environment)),
-        approvers={name: frozenset(roles) for name, roles in settings.approvers.items()},
+        approvers=approvers,
         runtime=_runtime(settings.prometheus),
-        examiner=_examiners(),
+        examiner=_examiners(store, approvers),
     )
     return Plant(ports, clock, store, base / settings.logs, recount)
 
 
-def _examiners() -> Examiners:
+def _examiners(store: Store, approvers: Mapping[str, frozenset[str]]) -> Examiners:
     """Return the parts that answer declared gates, by the gate's name."""
-    return Examiners({"catalogue": Declared()})
+    return Examiners(
+        {
+            **dict.fromkeys(DECLARED, Declared()),
+            "consumers": ConsumersExaminer(store),
+            "ownership": OwnershipExaminer(approvers),
+        }
+    )
 
 
 def runtimes_of(settings: Settings) -> Runtimes:

@@ -7,13 +7,17 @@ from typing import TYPE_CHECKING
 
 from seatrial.errors import NotFoundError
 from seatrial.gates.catalogue import catalogue
-from seatrial.plan.asks import Catalogue
+from seatrial.gates.parts import parts
+from seatrial.plan import Catalogue, Parts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from seatrial.gates.finding import Finding
     from seatrial.ports import Case, Examiner
+
+#: Gates that `Declared` answers.
+DECLARED = ("parts", "catalogue")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,5 +57,7 @@ class Declared:
         match case.ask:
             case Catalogue():
                 return catalogue(challenger, champion, case.ask)
+            case Parts():
+                return parts(challenger, champion, case.plan)
             case _:
-                raise NotFoundError.of("rule of gate", case.gate, ("catalogue",))
+                raise NotFoundError.of("rule of gate", case.gate, DECLARED)

@@ -37,6 +37,7 @@ COMMANDS = (
     (handing_over.answer, "seatrial answer 3f9a approve --as dana --reason 'slices read, losses down'"),
     (gates.assess, "seatrial assess 3f9a"),
     (gates.waive, "seatrial waive 3f9a slices --as dana --reason 'VX has 40 flights a month' --expires '14 d'"),
+    (gates.acknowledge, "seatrial acknowledge 3f9a crew-planning --as ines --reason 'thresholds moved in our job too'"),
     (reading.history, "seatrial history 3f9a --json"),
     (proving.replay, "seatrial replay 3f9a"),
     (metrics.metrics, "seatrial metrics fraud"),

@@ -9,7 +9,7 @@ import typer
 from seatrial.cli.options import ActorOption, JsonOption, ReasonOption, RolloutArgument, SettingsOption, opened
 from seatrial.cli.terminal import say, show_json, show_table
 from seatrial.cli.views import waiver_document
-from seatrial.control import assessing, waiving
+from seatrial.control import acknowledging, assessing, waiving
 from seatrial.errors import NotFoundError, RefusedError, UnavailableError
 from seatrial.units import format_time, parse_duration
 from seatrial.wiring import DEFAULT_SETTINGS
@@ -117,3 +117,28 @@ def _duration(text: str) -> timedelta:
     if lasts > waiving.LONGEST:
         raise RefusedError(f"--expires {text}: found more than {waiving.LONGEST.days} d; what holds longer is a plan")
     return lasts
+
+
+def acknowledge(
+    rollout: RolloutArgument,
+    consumer: Annotated[str, typer.Argument(metavar="CONSUMER", help="Reader of score or action that the plan names.")],
+    *,
+    reason: ReasonOption,
+    actor: ActorOption,
+    settings: SettingsOption = DEFAULT_SETTINGS,
+    as_json: JsonOption = False,
+) -> None:
+    """Say, as an owner of a consumer, that it knows of the challenger and is ready for it."""
+    with opened(settings) as plant:
+        found = acknowledging.acknowledge(
+            plant.ports,
+            plant.store.rollout(rollout).id,
+            consumer,
+            by=actor,
+            reason=reason,
+            now=plant.clock.now(),
+        )
+    if as_json:
+        show_json({"rollout_id": found.id, "consumer": consumer, "by": actor, "reason": reason})
+    else:
+        say(f"rollout {found.id}: acknowledged for {consumer} by {actor}")

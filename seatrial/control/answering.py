@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
 from seatrial.errors import RefusedError
 from seatrial.rollout import Answer, Choice, Rollout
+from seatrial.units import plain_name
 
 if TYPE_CHECKING:
     from seatrial.plan import Plan
@@ -32,7 +32,7 @@ def require_independent(ports: Ports, rollout: Rollout, plan: Plan, name: str) -
         )
     release = ports.store.release(rollout.challenger).release
     makers = (rollout.requested_by, release.owner.person, release.training.trained_by)
-    if _plain(name) in map(_plain, makers):
+    if plain_name(name) in map(plain_name, makers):
         raise RefusedError(f"approver {name!r} asked for this rollout or made the release; somebody else must approve")
 
 
@@ -49,8 +49,3 @@ def _roles_of(ports: Ports, name: str) -> frozenset[str]:
             f"approver {name!r}: not among the approvers; known: {', '.join(sorted(ports.approvers)) or 'none'}"
         )
     return roles
-
-
-def _plain(name: str) -> str:
-    """Return `name` as a settings file would write it, so that "Ada Marin" is the approver ada-marin."""
-    return re.sub(r"[^a-z0-9]+", "-", name.casefold()).strip("-")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from seatrial.change import KEEPS_SCORES, changes, described, keeps_scores
 from seatrial.errors import ConflictError, InvalidDocumentError, NotFoundError, Problem, RefusedError
 from seatrial.ledger import Record
-from seatrial.plan import Approval
+from seatrial.plan import Approval, Shadow
 from seatrial.ports import Commit, Registered
 from seatrial.release import verify_files
 from seatrial.rollout import ACTIVE, Rollout, State, limit_of
@@ -156,9 +157,25 @@ def _require_fit(ports: Ports, challenger: Release, plan: Plan) -> None:
         )
     if challenger.risk_tier == "high" and not any(isinstance(s, Approval) for s in plan.stages):
         raise RefusedError(f"plan {plan.name!r} has no approval, which a release of high risk needs")
+    _require_stages(challenger, ports.store.release(champion).release, plan)
     active = [r for r in ports.store.rollouts(name) if r.state in ACTIVE]
     if active:
         raise ConflictError(
             f"rollout {active[0].id} holds {name!r} since {active[0].created_at:%Y-%m-%d %H:%M} ({active[0].state});"
             " wait for its end or kill it"
+        )
+
+
+def _require_stages(challenger: Release, champion: Release, plan: Plan) -> None:
+    """Refuse a plan that is for other changes, or spares the shadow to a release that may score otherwise."""
+    others = changes(challenger, champion) - set(plan.changes)
+    if plan.changes and others:
+        raise RefusedError(
+            f"plan {plan.name!r} is for changes of {', '.join(plan.changes)}; the release is"
+            f" {described(challenger, champion)}; take a plan for these changes"
+        )
+    if not keeps_scores(challenger, champion) and not any(isinstance(s, Shadow) for s in plan.stages):
+        raise RefusedError(
+            f"plan {plan.name!r} has no shadow, which only a change of {' or '.join(sorted(KEEPS_SCORES))} may spare;"
+            f" the release is {described(challenger, champion)}"
         )

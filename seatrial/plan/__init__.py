@@ -1,6 +1,6 @@
 """Plans: ordered stages, guardrails with margins, declared slices and error budgets, as checked values."""
 
-from seatrial.plan.asks import Ask, Catalogue, Waivable
+from seatrial.plan.asks import Ask, Catalogue, Consumers, Ownership, Parts, Waivable
 from seatrial.plan.conditions import Above, AtLeast, Condition, Margin, OneOf, Term
 from seatrial.plan.document import Hypothesis, Plan, load_plan
 from seatrial.plan.guardrails import Consequence, Exceedance, ExpectedRate, Guardrail, Mean, Source
@@ -17,6 +17,7 @@ __all__ = [
     "Catalogue",
     "Condition",
     "Consequence",
+    "Consumers",
     "Exceedance",
     "ExpectedRate",
     "Gates",
@@ -26,6 +27,8 @@ __all__ = [
     "Margin",
     "Mean",
     "OneOf",
+    "Ownership",
+    "Parts",
     "Plan",
     "Promotion",
     "Scores",

@@ -12,6 +12,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field
 
+from seatrial.change import Change
 from seatrial.documents import (
     Checked,
     ColumnName,
@@ -130,6 +131,12 @@ class Plan(Checked):
     plan: PlanHead = Field(description="name, version and decision point")
     segment: Name | None = Field(None, description="the one segment of the challenger that is rolled out")
     unit: ColumnName = Field(description="the column that identifies what one count is, such as unit_key")
+    changes: tuple[Change, ...] = Field(
+        (),
+        exclude_if=is_unset,
+        description="the kinds of change that may follow the plan: policy, routing, schema, runtime, model; any when"
+        " left out",
+    )
     stages: tuple[StageField, ...] = Field(min_length=1, description="the stages in their order, gates first")
     guardrails: tuple[Guardrail, ...] = Field(min_length=1, description="the metrics that may not get worse")
     slices: Mapping[ColumnName, Annotated[tuple[Text, ...], Field(min_length=1)]] = Field(

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, TypeAlias
 from pydantic import Field
 
 from seatrial.documents import Checked, Count, Duration, Flaw, Name, Number, Share
-from seatrial.plan.asks import Ask, Catalogue
+from seatrial.plan.asks import Ask, Catalogue, Consumers, Ownership, Parts
 from seatrial.plan.conditions import InnerShare, Margin, MarginField, is_unset
 from seatrial.units import format_duration
 
@@ -45,8 +45,18 @@ class Gates(Checked):
         description="the time after which on_deadline holds, 1 d when left out",
     )
     # Declared gates, one optional key each; `asked` finds them by their type.
+    parts: Parts | None = Field(
+        None, exclude_if=is_unset, description="whether the parts of the release belong together; {} asks it"
+    )
     catalogue: Catalogue | None = Field(
         None, exclude_if=is_unset, description="the actions that are carried out downstream; not asked when left out"
+    )
+
+    consumers: Consumers | None = Field(
+        None, exclude_if=is_unset, description="who reads score or action downstream; not asked when left out"
+    )
+    ownership: Ownership | None = Field(
+        None, exclude_if=is_unset, description="who must approve, by risk tier; not asked when left out"
     )
 
     def asked(self) -> Mapping[str, Ask]:

@@ -20,7 +20,6 @@ from builders import (
 from seatrial.adapters.memory import MemoryStore
 from seatrial.adapters.router import InProcessRouter
 from seatrial.adapters.sql import SqlStore
-from seatrial.control.answering import _plain
 from seatrial.control.ending import kill, roll_back_decision_point
 from seatrial.control.judging import judge
 from seatrial.control.moving import WATCH
@@ -35,6 +34,7 @@ from seatrial.ledger import verify
 from seatrial.ports import Commit, RouterReport
 from seatrial.rollout import FINAL, SERVING, Action, Choice, State, share_of
 from seatrial.routing import RoutingSnapshot
+from seatrial.units import plain_name
 from seatrial.verdict import Verdict
 
 SERVING_STATES = [State.CANARY, State.LABELS, State.AWAITING_APPROVAL, State.PROMOTING, State.CHAMPION]
@@ -786,7 +786,7 @@ def test_a_promotion_that_no_router_serves_has_not_arrived(world):
 
 @pytest.mark.parametrize("approver", ["ada-marin", "ada.marin"])
 def test_the_owner_in_the_manifest_is_the_approver_however_the_name_is_written(approver):
-    assert _plain(approver) == _plain("Ada Marin")
+    assert plain_name(approver) == plain_name("Ada Marin")
 
 
 def test_a_rollout_that_cannot_be_judged_is_recorded_once_and_does_not_end_the_watch(either):

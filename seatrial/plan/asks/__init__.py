@@ -2,5 +2,8 @@
 
 from seatrial.plan.asks.ask import Ask, Waivable
 from seatrial.plan.asks.catalogue import Catalogue
+from seatrial.plan.asks.consumers import Consumer, Consumers
+from seatrial.plan.asks.ownership import Ownership, Tier
+from seatrial.plan.asks.parts import Parts
 
-__all__ = ["Ask", "Catalogue", "Waivable"]
+__all__ = ["Ask", "Catalogue", "Consumer", "Consumers", "Ownership", "Parts", "Tier", "Waivable"]
