@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from seatrial.release import Release
     from seatrial.rollout import Action, Rollout
     from seatrial.routing import RoutingSnapshot
+    from seatrial.routing.signing import SigningKey
     from seatrial.verdict import Verdict
 
 
@@ -81,6 +82,7 @@ class RouterReport:
     shadow: ShadowLoad | None = None  #: what its copies cost; None when it sends none
     served: Mapping[str, int] = field(default_factory=dict)  #: units assigned under that snapshot, by release id
     refused: Mapping[str, int] = field(default_factory=dict)  #: snapshots not taken since it started, by reason
+    taken_at: datetime | None = None  #: when it took that snapshot
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +149,9 @@ class Snapshots(Protocol):
 
     def reports(self, decision_point: str) -> Sequence[RouterReport]:
         """Return the last report of each router."""
+
+    def forget(self, decision_point: str, router: str) -> None:
+        """Drop the report of a router that is gone for good; one that still runs reports again."""
 
 
 class SnapshotFeed(Protocol):
@@ -352,4 +357,5 @@ class Ports:
     probe: ReleaseProbe
     approvers: Mapping[str, frozenset[str]] = field(default_factory=dict)  #: roles by name of the person
     runtime: RuntimeMetrics | None = None  #: None when no monitoring system is configured
+    signer: SigningKey | None = None  #: signs snapshots; None leaves them unsigned
     examiner: Examiner | None = None  #: None where nothing answers declared gates, each of which is then an ERROR

@@ -17,6 +17,7 @@ from seatrial.adapters.clock import ReplayClock, WallClock
 from seatrial.adapters.counted import MEMORY, CountedLogs
 from seatrial.adapters.counting import silent
 from seatrial.adapters.duckdb import ParquetLogs
+from seatrial.adapters.keys import keyring, signing_key
 from seatrial.adapters.people import ConsumersExaminer, OwnershipExaminer
 from seatrial.adapters.probing import SubprocessProbe
 from seatrial.adapters.prometheus import PrometheusRuntime
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from seatrial.ports import Clock, EvidenceSource, LogSource, Store
+    from seatrial.routing.signing import CheckingKey
 
 #: Environment variable that names the settings file.
 SETTINGS_VARIABLE = "SEATRIAL_SETTINGS"
@@ -131,6 +133,12 @@ class Settings(Checked):
     trusted_artifacts: tuple[TrustedArtifact, ...] = Field(
         (), description="the pickles that may be opened, each by its exact bytes; none when left out"
     )
+    signing_key: Text | None = Field(
+        None, description="file of the key that signs routing snapshots; left out, they are not signed"
+    )
+    keyring: tuple[Text, ...] = Field(
+        (), description="files of the keys that routers here accept; left out, they take unsigned snapshots"
+    )
     prometheus: PrometheusSettings | None = Field(
         None, description="where latencies and error rates are read, for `seatrial metrics`; leave it out without one"
     )
@@ -150,6 +158,7 @@ class Plant:
     store: SqlStore
     logs: Path
     recount: LogSource  #: counts everything anew, while `ports.evidence` may go on from what it counted before
+    keys: Mapping[str, CheckingKey] | None = None  #: what routers accept; None takes unsigned snapshots
 
 
 def settings_path(environment: Mapping[str, str]) -> Path:
@@ -184,8 +193,10 @@ def open_plant(path: Path, environment: Mapping[str, str], tell: Callable[[str],
         approvers=approvers,
         runtime=_runtime(settings.prometheus),
         examiner=_examiners(store, approvers),
+        signer=None if settings.signing_key is None else signing_key(base / settings.signing_key),
     )
-    return Plant(ports, clock, store, base / settings.logs, recount)
+    keys = keyring(base / path for path in settings.keyring) if settings.keyring else None
+    return Plant(ports, clock, store, base / settings.logs, recount, keys)
 
 
 def _examiners(store: Store, approvers: Mapping[str, frozenset[str]]) -> Examiners:

@@ -150,7 +150,8 @@ class MemoryStore:
         if present.number != snapshot.number:
             return False
         if snapshot.is_newer_than(present):
-            self._snapshots[snapshot.decision_point] = replace(present, lease_until=snapshot.lease_until)
+            renewed = replace(present, lease_until=snapshot.lease_until, signature=snapshot.signature)
+            self._snapshots[snapshot.decision_point] = renewed
         return True
 
     def report(self, report: RouterReport) -> None:
@@ -169,6 +170,10 @@ class MemoryStore:
         """Return the outputs of one decision point, or all, oldest first."""
         known = sorted(self._outputs.values(), key=lambda output: (output.made_at, output.id))
         return [output for output in known if decision_point in (None, output.decision_point)]
+
+    def forget(self, decision_point: str, router: str) -> None:
+        """Drop the report of a router that is gone for good; one that still runs reports again."""
+        self._reports.pop((decision_point, router), None)
 
     def append(self, records: Sequence[Record]) -> None:
         """Append `records`; one whose key is present already is left out."""

@@ -12,6 +12,7 @@ from seatrial.units import format_time, parse_time
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from datetime import datetime
 
 _KINDS: Mapping[str, tuple[type, ...]] = {
     "router": (str,),
@@ -23,6 +24,7 @@ _KINDS: Mapping[str, tuple[type, ...]] = {
     "shadow": (dict, NoneType),
     "served": (dict,),
     "refused": (dict,),
+    "taken_at": (str, NoneType),
 }
 _LOAD: Mapping[str, tuple[type, ...]] = {
     "router": (str,),
@@ -43,11 +45,20 @@ def report_document(report: RouterReport) -> dict[str, Any]:
         "number": report.number,
         "at": format_time(report.at),
         "fallback": report.fallback,
-        "lease_until": None if report.lease_until is None else format_time(report.lease_until),
+        "lease_until": _written(report.lease_until),
         "shadow": None if report.shadow is None else report.shadow.document(),
         "served": dict(report.served),
         "refused": dict(report.refused),
+        "taken_at": _written(report.taken_at),
     }
+
+
+def _written(moment: datetime | None) -> str | None:
+    return None if moment is None else format_time(moment)
+
+
+def _read(text: str | None) -> datetime | None:
+    return None if text is None else parse_time(text)
 
 
 def report_of(document: object) -> RouterReport:
@@ -61,7 +72,8 @@ def report_of(document: object) -> RouterReport:
         **{
             **read,
             "at": parse_time(read["at"]),
-            "lease_until": None if read["lease_until"] is None else parse_time(read["lease_until"]),
+            "lease_until": _read(read["lease_until"]),
+            "taken_at": _read(read["taken_at"]),
             "shadow": None if load is None else ShadowLoad(**require_kinds("shadow load", load, _LOAD)),
         }
     )

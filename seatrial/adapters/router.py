@@ -34,6 +34,7 @@ class InProcessRouter:
         self._decision_point = decision_point
         self._keys = keys
         self._held: RoutingSnapshot | None = None
+        self._taken_at: datetime | None = None
         self._served: Counter[str] = Counter()
         self._refused: Counter[str] = Counter()
         self._counting = Lock()
@@ -58,13 +59,13 @@ class InProcessRouter:
         A feed that does not answer, or gives what is no sound snapshot, leaves the last good one in force; its lease
         ends the experiment by itself. `shadow` is what copies cost lately, for the report.
         """
-        is_read = self.take()
+        is_read = self.take(now=now)
         with suppress(UnavailableError):
             self.report(now=now, shadow=shadow)
             return is_read
         return False
 
-    def take(self) -> bool:
+    def take(self, *, now: datetime) -> bool:
         """Take the published snapshot if it is newer and sound; return whether anything was read."""
         try:
             published = self._feed.snapshot(self._decision_point)
@@ -79,6 +80,7 @@ class InProcessRouter:
             if self._held is None or published.number != self._held.number:
                 with self._counting:
                     self._served = Counter()
+                self._taken_at = now
             self._held = published
         return True
 
@@ -112,6 +114,7 @@ class InProcessRouter:
                 shadow,
                 served,
                 dict(self._refused),
+                self._taken_at,
             )
         )
 

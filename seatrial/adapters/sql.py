@@ -118,6 +118,7 @@ SNAPSHOTS = sa.Table(
     sa.Column("number", sa.Integer, primary_key=True),
     sa.Column("body", sa.Text, nullable=False),
     sa.Column("lease_until", AwareTime),
+    sa.Column("signature", sa.String),
 )
 REPORTS = sa.Table(
     "router_reports",
@@ -131,6 +132,7 @@ REPORTS = sa.Table(
     sa.Column("shadow", sa.Text),
     sa.Column("served", sa.Text, nullable=False),
     sa.Column("refused", sa.Text, nullable=False),
+    sa.Column("taken_at", AwareTime),
 )
 LEDGER = sa.Table(
     "ledger",
@@ -361,7 +363,7 @@ class SqlStore:
             raise NotFoundError.of("decision point", decision_point, known)
         try:
             written = RoutingSnapshot.of_document(json.loads(rows[0].body))
-            return replace(written, lease_until=rows[0].lease_until)
+            return replace(written, lease_until=rows[0].lease_until, signature=rows[0].signature)
         except ValueError as error:
             raise TamperedError(
                 f"snapshot {rows[0].number} of {decision_point!r}: {error}; call the person who owns the database"
@@ -383,7 +385,7 @@ class SqlStore:
                     SNAPSHOTS.c.number == snapshot.number,
                     SNAPSHOTS.c.lease_until < snapshot.lease_until,
                 )
-                .values(lease_until=snapshot.lease_until)
+                .values(lease_until=snapshot.lease_until, signature=snapshot.signature)
             )
         return True
 
@@ -407,6 +409,12 @@ class SqlStore:
         """Return the last report of each router."""
         query = sa.select(REPORTS).where(REPORTS.c.decision_point == decision_point).order_by(REPORTS.c.router)
         return [_report(row) for row in self._rows(query)]
+
+    def forget(self, decision_point: str, router: str) -> None:
+        """Drop the report of a router that is gone for good; one that still runs reports again."""
+        gone = (REPORTS.c.decision_point == decision_point) & (REPORTS.c.router == router)
+        with self._writing() as connection:
+            connection.execute(sa.delete(REPORTS).where(gone))
 
     # -- batch outputs
 
@@ -645,6 +653,7 @@ def _publish(connection: sa.Connection, snapshot: RoutingSnapshot) -> None:
             number=snapshot.number,
             body=canonical(snapshot.document()).decode(),
             lease_until=snapshot.lease_until,
+            signature=snapshot.signature,
         )
     )
 

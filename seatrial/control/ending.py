@@ -32,7 +32,7 @@ def kill(ports: Ports, release_id: str, *, reason: str, actor: str, now: datetim
         return returning[-1]
     serving = [r for r in rollouts if r.state not in _OUT]
     if serving:
-        return _insist(ports, serving[-1].id, reason=reason, actor=actor, now=now)
+        return insist(ports, serving[-1].id, reason=reason, actor=actor, now=now)
     if ports.store.champions().get(release.decision_point) == release.id:
         raise RefusedError(
             f"release {short(release.id)} is the first champion of {release.decision_point!r}; there is no release to"
@@ -58,10 +58,11 @@ def roll_back_decision_point(ports: Ports, decision_point: str, *, reason: str, 
         raise RefusedError(
             f"decision point {decision_point!r}: no rollout is active and no release was promoted; nothing to roll back"
         )
-    return _insist(ports, (active or promoted)[-1].id, reason=reason, actor=actor, now=now)
+    return insist(ports, (active or promoted)[-1].id, reason=reason, actor=actor, now=now)
 
 
-def _insist(ports: Ports, rollout_id: str, *, reason: str, actor: str, now: datetime) -> Rollout:
+def insist(ports: Ports, rollout_id: str, *, reason: str, actor: str, now: datetime) -> Rollout:
+    """Roll a rollout back whoever moves it meanwhile, and return it; raises ConflictError when that goes on and on."""
     for _ in range(_ATTEMPTS):
         rollout = ports.store.rollout(rollout_id)
         if rollout.state in _OUT:

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from seatrial.errors import NotFoundError
 from seatrial.ledger import Record
+from seatrial.units import format_time
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
     from seatrial.ports import Ports, RouterReport
-    from seatrial.routing import RoutingSnapshot
+    from seatrial.routing import Kill, RoutingSnapshot
 
 
 def is_observed(ports: Ports, decision_point: str, *, now: datetime) -> bool:
     """Return whether every router serves the present snapshot, or can serve nothing that it forbids.
 
     A router that is silent beyond the lease it held serves that snapshot's fallback; this is safe when the present
-    snapshot's fallback is the same release. No router at all is not an observation.
+    snapshot's fallback is the same release, and no kill was ordered since that it cannot know. No router at all is
+    not an observation.
     """
     present = ports.store.snapshot(decision_point)
     return _is_served(present, ports.store.reports(decision_point), now=now)
@@ -44,12 +48,24 @@ def _is_served(present: RoutingSnapshot, reports: Sequence[RouterReport], *, now
 def _is_safe(report: RouterReport, present: RoutingSnapshot, *, now: datetime) -> bool:
     if report.number >= present.number:
         return True
-    return _is_alone(report, now=now) and report.fallback == present.fallback
+    knows_kills = all(report.number >= kill.since for kill in present.kills)
+    return knows_kills and _is_alone(report, now=now) and report.fallback == present.fallback
 
 
 def _is_alone(report: RouterReport, *, now: datetime) -> bool:
     """Return whether the router serves its fallback only, whatever it does not know yet."""
     return report.lease_until is None or report.lease_until <= now
+
+
+def forget(ports: Ports, decision_point: str, router: str, *, reason: str, actor: str, now: datetime) -> None:
+    """Drop a router that is gone for good, by a person's word; raises NotFoundError for an unknown one."""
+    reports = {report.router: report for report in ports.store.reports(decision_point)}
+    if router not in reports:
+        raise NotFoundError.of("router", router, reports)
+    key = f"{decision_point}/router/{router}/forgotten/{format_time(now)}"
+    body = {"router": router, "number": reports[router].number, "reason": reason}
+    ports.store.append([Record(now, "router.forgotten", actor, decision_point, None, key, body)])
+    ports.store.forget(decision_point, router)
 
 
 def observe(ports: Ports, decision_point: str, *, now: datetime) -> None:
@@ -70,4 +86,30 @@ def observe(ports: Ports, decision_point: str, *, now: datetime) -> None:
             "routers": sorted(report.router for report in reports),
         },
     )
-    ports.store.append([record])
+    ports.store.append([record, *_effects(present, reports)])
+
+
+def _effects(present: RoutingSnapshot, reports: Sequence[RouterReport]) -> list[Record]:
+    """Return, for each kill in force, the record of when it was in force on every router; each is written once."""
+    return [
+        Record(
+            kill.at + timedelta(seconds=max(reached.values())),
+            "kill.observed",
+            "routers",
+            present.decision_point,
+            present.rollout_id,
+            f"{present.decision_point}/kill/{kill.id}/observed",
+            {"kill": kill.id, "seconds": {router: f"{seconds:.3f}" for router, seconds in sorted(reached.items())}},
+        )
+        for kill in present.kills
+        if (reached := seconds_to(kill, reports))
+    ]
+
+
+def seconds_to(kill: Kill, reports: Sequence[RouterReport]) -> dict[str, float]:
+    """Return by router how many seconds after the order it took `kill`; routers that did not are absent."""
+    return {
+        report.router: max(0.0, (report.taken_at - kill.at).total_seconds())
+        for report in reports
+        if report.number >= kill.since and report.taken_at is not None
+    }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from seatrial.change import KEEPS_SCORES, changes, described, keeps_scores
+from seatrial.control.publishing import sealed_by
 from seatrial.errors import ConflictError, InvalidDocumentError, NotFoundError, Problem, RefusedError
 from seatrial.ledger import Record
 from seatrial.plan import Approval, Shadow
@@ -78,7 +79,7 @@ def _open_decision_point(ports: Ports, release: Release, *, now: datetime, actor
     snapshot = RoutingSnapshot(name, 1, champion=release.id, fallback=release.id, parts=parts)
     body = {"champion": release.id, "reason": "first release of the decision point, served without a rollout"}
     record = Record(now, "decision_point.opened", actor, name, None, f"{name}/opened", body)
-    ports.store.commit(Commit(records=(record,), snapshot=snapshot, champion=(name, release.id)))
+    ports.store.commit(Commit(records=(record,), snapshot=sealed_by(ports, snapshot), champion=(name, release.id)))
 
 
 def start(

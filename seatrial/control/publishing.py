@@ -11,6 +11,7 @@ from seatrial.plan import Shadow
 from seatrial.ports import Commit
 from seatrial.rollout import SERVING, Rollout, State, is_judged, share_of
 from seatrial.routing import Parts, RoutingSnapshot, ShadowBudget, parts_of
+from seatrial.routing.signing import signed
 from seatrial.units import share_to_slots
 
 if TYPE_CHECKING:
@@ -69,7 +70,12 @@ def next_snapshot(
     wanted = with_orders(ports, _wanted(ports, rollout, plan, now=now), present, now=now)
     if wanted.has_same_assignment(present):
         return None
-    return replace(wanted, number=present.number + 1)
+    return sealed_by(ports, replace(wanted, number=present.number + 1))
+
+
+def sealed_by(ports: Ports, snapshot: RoutingSnapshot) -> RoutingSnapshot:
+    """Return `snapshot` with the control plane's signature, or as it is where no key is configured."""
+    return snapshot if ports.signer is None else signed(snapshot, ports.signer)
 
 
 def with_orders(ports: Ports, snapshot: RoutingSnapshot, present: RoutingSnapshot, *, now: datetime) -> RoutingSnapshot:
@@ -122,4 +128,4 @@ def renew(ports: Ports, rollout: Rollout, plan: Plan, judged: Judged, *, now: da
         return
     present = ports.store.snapshot(rollout.decision_point)
     if present.rollout_id == rollout.id and present.slots:
-        ports.store.renew(replace(present, lease_until=now + plan.lease))
+        ports.store.renew(sealed_by(ports, replace(present, lease_until=now + plan.lease)))

@@ -95,6 +95,7 @@ class Kill:
     when: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  #: the segment's rule
     to: str | None = None  #: release id that answers instead, exactly for PREVIOUS_RELEASE
     is_drill: bool = False
+    since: int = 1  #: number of the snapshot that it came with
 
     def __post_init__(self) -> None:
         if (self.name is None) != (self.scope is KillScope.DECISION_POINT):
@@ -135,6 +136,7 @@ class Kill:
             "when": {column: list(values) for column, values in self.when.items()},
             "to": self.to,
             "is_drill": self.is_drill,
+            "since": self.since,
         }
 
     @classmethod
@@ -206,6 +208,7 @@ _KILL: Mapping[str, tuple[type, ...]] = {
     "when": (dict,),
     "to": (str, NoneType),
     "is_drill": (bool,),
+    "since": (int,),
 }
 _BUDGET: Mapping[str, tuple[type, ...]] = {
     "sampling": (int,),

@@ -29,6 +29,7 @@ from seatrial.evidence import Evidence
 from seatrial.gates.finding import Question
 from seatrial.gates.load import ShadowLoad
 from seatrial.ledger import Record, verify
+from seatrial.outputs import BatchOutput, Standing
 from seatrial.ports import Commit, GateAnswer, Look, Registered, RouterReport
 from seatrial.rollout import Action, State
 from seatrial.routing import RoutingSnapshot
@@ -117,11 +118,16 @@ def test_every_entity_comes_back_as_it_was_stored(store, tmp_path):
     assert store.looks("elsewhere") == []
 
     load = ShadowLoad("router", 2_500, sent=12, shed=3, per_s=1.5, dependencies={"features": 0.5}, is_held=False)
-    report = RouterReport("router", POINT, 2, T0, "a", T0 + HOUR, load)
+    report = RouterReport("router", POINT, 2, T0, "a", T0 + HOUR, load, {"a": 9}, {"older": 2}, T0 - HOUR)
     store.report(replace(report, number=1, lease_until=None))
     store.report(report)
     assert store.reports(POINT) == [report]
     assert store.reports("elsewhere") == []
+    store.forget(POINT, "other")
+    store.forget("elsewhere", "router")
+    assert store.reports(POINT) == [report]
+    store.forget(POINT, "router")
+    assert store.reports(POINT) == []
 
     assert [entry.record for entry in store.entries()] == [a_record("registered"), a_record()]
     assert store.last_beat("sweep") is None
@@ -242,6 +248,24 @@ def test_a_lease_is_renewed_on_the_present_number_only_and_never_shortened(store
     store.commit(Commit((), snapshot=ended))
     assert not store.renew(replace(longer, lease_until=T0 + 99 * HOUR))
     assert store.snapshot(POINT) == ended
+
+
+def test_a_signature_is_kept_beside_its_snapshot_and_renewed_with_the_lease(store):
+    store.commit(Commit((), snapshot=replace(CANARY, number=1, signature="k:first")))
+    assert store.snapshot(POINT).signature == "k:first"
+    store.renew(replace(CANARY, number=1, lease_until=T0 + 20 * HOUR, signature="k:second"))
+    assert store.snapshot(POINT).signature == "k:second"
+
+
+def test_of_two_who_change_a_batch_output_one_is_refused(store):
+    output = BatchOutput("sha256:o", POINT, "lake/o.parquet", 1, {"a": 9, "b": 1}, ("crm", "billing"), T0, "nightly")
+    store.commit(Commit((), outputs=(output,)))
+    doubted = output.marked(Standing.SUSPECT, "one")
+    store.commit(Commit((), outputs=(doubted,)))
+    with pytest.raises(ConflictError):
+        store.commit(Commit((), outputs=(output.marked(Standing.INVALIDATED, "other"),)))
+    assert store.output("sha256:o") == store.outputs()[0] == doubted
+    assert store.outputs("elsewhere") == []
 
 
 def test_renewing_a_lease_changes_nothing_else(store):

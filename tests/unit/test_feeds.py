@@ -25,7 +25,7 @@ CANARY = RoutingSnapshot(
     POINT, 7, "champion", "champion", "challenger", "r1", slots=5_000, salt="s", lease_until=T0 + 12 * HOUR
 )
 LOAD = ShadowLoad("a", 2_500, sent=12, shed=3, per_s=1.5, dependencies={"features": 0.5})
-REPORT = RouterReport("a", POINT, 7, T0, "champion", T0 + HOUR, LOAD, {"champion": 3}, {"older": 1})
+REPORT = RouterReport("a", POINT, 7, T0, "champion", T0 + HOUR, LOAD, {"champion": 3}, {"older": 1}, T0 - HOUR)
 
 
 @pytest.fixture

@@ -11,9 +11,8 @@ from seatrial.adapters.sql import SqlStore
 from seatrial.cli import main
 from seatrial.control.ending import kill
 from seatrial.control.outputting import mark, register_output
-from seatrial.errors import ConflictError, InvalidDocumentError, NotFoundError, RefusedError, UnavailableError
+from seatrial.errors import InvalidDocumentError, NotFoundError, RefusedError, UnavailableError
 from seatrial.outputs import MOVES, BatchOutput, Standing
-from seatrial.ports import Commit
 from seatrial.rollout import State
 
 
@@ -96,27 +95,6 @@ def test_an_output_names_releases_and_a_snapshot_of_its_decision_point(world):
     with pytest.raises(RefusedError, match="decides for 'elsewhere'"):
         registered(world, rows={elsewhere: 1})
     assert world.store.outputs() == []
-
-
-@pytest.fixture(params=["memory", "sqlite"])
-def either(request, tmp_path):
-    if request.param == "memory":
-        yield World(tmp_path)
-        return
-    store = SqlStore(f"sqlite:///{tmp_path / 'store.sqlite'}")
-    store.create_tables()
-    yield World(tmp_path, store)
-    store.close()
-
-
-def test_of_two_who_change_an_output_one_is_refused(either):
-    output = an_output(either)
-    either.store.commit(Commit((), outputs=(output,)))
-    either.store.commit(Commit((), outputs=(output.marked(Standing.SUSPECT, "one"),)))
-    with pytest.raises(ConflictError):
-        either.store.commit(Commit((), outputs=(output.marked(Standing.INVALIDATED, "other"),)))
-    assert either.store.output("sha256:o1") == either.store.outputs()[0] == output.marked(Standing.SUSPECT, "one")
-    assert either.store.outputs("elsewhere") == []
 
 
 def written(path, releases, numbers):
