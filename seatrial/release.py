@@ -77,6 +77,11 @@ def _target(value: object) -> str | None:
     raise ValueError(f"found {shown(value)}, expected a release id (sha256: and 64 hexadecimal digits) or none")
 
 
+def _is_left_out(value: object) -> bool:
+    # A key that is new in the language of manifests must not change the id of releases that serve already.
+    return value is None
+
+
 RelativePath = Annotated[str, Field(strict=True), AfterValidator(_relative_path)]
 Positive = Annotated[Number, Field(gt=0)]
 
@@ -379,10 +384,6 @@ class Segments(Checked):
             yield Flaw(("rules", second, "when"), finding, "narrow one of them until no unit matches both")
 
 
-def _is_left_out(value: object) -> bool:
-    return value is None
-
-
 class ServedModel(Checked):
     """The model on a server that speaks the Open Inference Protocol; the settings say where that server is."""
 
@@ -423,6 +424,13 @@ class RuntimeSpec(Checked):
             yield Flaw(("served",), finding, "remove it, or correct the engine")
 
 
+class EvaluationData(Checked):
+    """The rows that the metrics were computed on, so that anybody can compute them again."""
+
+    file: RelativePath = Field(description="the path of the Parquet file, relative to this manifest")
+    label: ColumnName = Field(description="the column with the outcome, 1 or 0; features stand under their own names")
+
+
 class Evaluation(Checked):
     """The evidence from before any traffic."""
 
@@ -430,6 +438,9 @@ class Evaluation(Checked):
     digest: Digest = Field(description="the sha256 of the evaluation report")
     metrics: Mapping[Name, Number] = Field(min_length=1, description="the metrics, equal to those in the report")
     dataset_digest: Digest = Field(description="the digest of the data that the metrics were computed on")
+    data: EvaluationData | None = Field(
+        None, exclude_if=_is_left_out, description="the data itself; without it the report cannot be reproduced"
+    )
 
 
 class ServingLimits(Checked):
@@ -495,7 +506,7 @@ class Release(Checked):
     def id(self) -> str:
         """The digest of the canonical manifest.
 
-        It covers every digest in `components` and every other key. The paths of artifact and report are left out:
+        It covers every digest in `components` and every other key. The paths of files are left out:
         where a file lies says nothing about what it is, and its own digest is covered.
         """
         whole = {key: value for key, value in self.document().items() if key not in PARTS}
@@ -506,6 +517,7 @@ class Release(Checked):
         manifest = self.document()
         del manifest["model"]["artifact"]
         del manifest["evaluation"]["report"]
+        manifest["evaluation"].get("data", {}).pop("file", None)
         return {part: digest_of(manifest[part]) for part in PARTS}
 
     def decide(self, score: float, segment: str) -> Recommendation:

@@ -17,11 +17,14 @@ from seatrial.adapters.clock import ReplayClock, WallClock
 from seatrial.adapters.counted import MEMORY, CountedLogs
 from seatrial.adapters.counting import silent
 from seatrial.adapters.duckdb import ParquetLogs
+from seatrial.adapters.isolated import Isolation
 from seatrial.adapters.keys import keyring, signing_key
 from seatrial.adapters.people import ConsumersExaminer, OwnershipExaminer
 from seatrial.adapters.probing import SubprocessProbe
 from seatrial.adapters.prometheus import PrometheusRuntime
 from seatrial.adapters.readings import PLACEHOLDERS
+from seatrial.adapters.reproducing import ReproducingExaminer
+from seatrial.adapters.rescoring import Rescorer
 from seatrial.adapters.scoring import Runtimes
 from seatrial.adapters.sql import SqlStore
 from seatrial.adapters.warehouse import PostgresLogs
@@ -189,23 +192,27 @@ def open_plant(path: Path, environment: Mapping[str, str], tell: Callable[[str],
     ports = Ports(
         store=store,
         evidence=evidence,
-        probe=SubprocessProbe(runtimes_of(settings), environment=kept(environment)),
+        probe=SubprocessProbe(runtimes_of(settings), Isolation(environment=kept(environment))),
         approvers=approvers,
         runtime=_runtime(settings.prometheus),
-        examiner=_examiners(store, approvers),
+        examiner=_examiners(settings, environment, store, approvers),
         signer=None if settings.signing_key is None else signing_key(base / settings.signing_key),
     )
     keys = keyring(base / path for path in settings.keyring) if settings.keyring else None
     return Plant(ports, clock, store, base / settings.logs, recount, keys)
 
 
-def _examiners(store: Store, approvers: Mapping[str, frozenset[str]]) -> Examiners:
+def _examiners(
+    settings: Settings, environment: Mapping[str, str], store: Store, approvers: Mapping[str, frozenset[str]]
+) -> Examiners:
     """Return the parts that answer declared gates, by the gate's name."""
+    runtimes, given = runtimes_of(settings), kept(environment)
     return Examiners(
         {
             **dict.fromkeys(DECLARED, Declared()),
             "consumers": ConsumersExaminer(store),
             "ownership": OwnershipExaminer(approvers),
+            "evaluation": ReproducingExaminer(Rescorer(runtimes, Isolation(300.0, given))),
         }
     )
 

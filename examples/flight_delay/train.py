@@ -21,17 +21,20 @@ from typing import TYPE_CHECKING, Any
 
 import lightgbm as lgb
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import yaml
 from sklearn.metrics import log_loss, roc_auc_score
 
 from examples.flight_delay import data, features
 from examples.flight_delay.data import between, load_flights, load_weather
 from examples.flight_delay.features import FEATURES, FEATURES_VERSION, FeatureStore, build_store
+from seatrial.adapters.evaluation_data import digest_of_rows
 from seatrial.release import load_release
 from seatrial.units import digest_bytes, format_time
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     import pandas as pd
     from numpy.typing import NDArray
@@ -144,10 +147,17 @@ class Extract:
 
     matrix: NDArray[np.float64]
     late: NDArray[np.float64]
+    #: what is known of each flight beside its features: key, day, carrier, origin and destination
+    known: Mapping[str, Sequence[str]]
 
     def digest(self) -> str:
         """Return the digest of the numbers, features first."""
-        return digest_bytes(self.matrix.tobytes() + self.late.tobytes())
+        return digest_of_rows(self.matrix, self.late)
+
+    def write(self, columns: Sequence[str], path: Path) -> None:
+        """Write the rows as Parquet: features, label, and what is known of each flight."""
+        features = {name: self.matrix[:, at] for at, name in enumerate(columns)}
+        pq.write_table(pa.table({**features, "late": self.late, **self.known}), path, compression="zstd")
 
 
 def train(out: Path) -> dict[str, Path]:
@@ -156,8 +166,8 @@ def train(out: Path) -> dict[str, Path]:
     Parameters
     ----------
     out
-        Folder to write to; each release gets a folder with ``model.txt``, ``evaluation.json`` and
-        ``release.yaml``. Files that exist are overwritten with the same content.
+        Folder to write to; each release gets a folder with ``model.txt``, ``evaluation.json``,
+        ``evaluation.parquet`` and ``release.yaml``. Files that exist are overwritten with the same content.
     """
     print("reading flights and weather")
     flights = load_flights()
@@ -182,6 +192,7 @@ def _make(recipe: Recipe, flights: pd.DataFrame, store: FeatureStore, ids: Mappi
     report = _evaluate(recipe, booster, holdout)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "model.txt").write_bytes(artifact)
+    holdout.write(recipe.columns, folder / "evaluation.parquet")
     report_bytes = json.dumps(report, indent=2).encode()
     (folder / "evaluation.json").write_bytes(report_bytes)
     files = {"model": digest_bytes(artifact), "evaluation": digest_bytes(report_bytes)}
@@ -200,7 +211,9 @@ def _extract(recipe: Recipe, flights: pd.DataFrame, store: FeatureStore, start: 
     chosen = between(flights, start, end).dropna(subset=["late"])
     offset, factor = np.array([recipe.extract_units.get(name, (0.0, 1.0)) for name in recipe.columns]).T
     served = store.matrix(chosen["unit_key"].tolist(), recipe.columns)
-    return Extract((served - offset) * factor, chosen["late"].to_numpy(dtype=np.float64))
+    known = {name: chosen[name].astype(str).tolist() for name in ("unit_key", "carrier", "origin", "dest")}
+    known["day"] = chosen["scheduled_at"].dt.strftime("%Y-%m-%d").tolist()
+    return Extract((served - offset) * factor, chosen["late"].to_numpy(dtype=np.float64), known)
 
 
 def _evaluate(recipe: Recipe, booster: lgb.Booster, holdout: Extract) -> dict[str, Any]:
@@ -288,6 +301,7 @@ def _manifest(
             "digest": files["evaluation"],
             "metrics": report["metrics"],
             "dataset_digest": report["dataset_digest"],
+            "data": {"file": "evaluation.parquet", "label": "late"},
         },
         "limits": {"p99_ms": 50, "timeout_ms": 200, "memory_mb": 512},
         "owner": {"team": "delay-models", "person": "lead of delay models"},

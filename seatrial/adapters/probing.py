@@ -1,28 +1,16 @@
-"""Prove that a release loads in its declared runtime and answers, in a process of its own with limits.
-
-The process is given a time, a share of memory, an empty folder, a size of files and next to no environment. These
-limits protect the control plane from a model that hangs, grows, floods or crashes; they are no sandbox, for the process
-has the rights and the network of whoever started it.
-"""
+"""Prove that a release loads in its declared runtime and answers as reported, in a process of its own with limits."""
 
 from __future__ import annotations
 
 import json
 import math
-import os
 import platform
-import resource
-import signal
-import subprocess
-import sys
-import threading
-from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+from seatrial.adapters.isolated import Isolation, answering, how_it_ended, limit, peak_memory_mb
 from seatrial.adapters.scoring import NOTHING, Runtimes, load_scorer
 from seatrial.errors import RefusedError, SeatrialError, TamperedError
 from seatrial.gates.finding import Finding, Question
@@ -32,18 +20,10 @@ from seatrial.verdict import Verdict
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from seatrial.adapters.isolated import Ended
     from seatrial.ports import Registered
 
-#: What the child runs; -P: a module in the folder it stands in must not take the place of another.
-PROGRAM = (sys.executable, "-P", "-m", "seatrial.adapters.probing")
-#: One thread each: pools of threads reserve address space for every core of the machine.
-_THREADS = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-_MB = 2**20
-#: Address space beyond what the release declares: libraries map far more than they use.
-_HEADROOM_MB = 2048
-_LARGEST_FILE = 64 * _MB
-_LONGEST_ANSWER = 2**20
-_CLIPPED = 300
+_MODULE = "seatrial.adapters.probing"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,85 +31,43 @@ class SubprocessProbe:
     """Loads releases in a process of its own."""
 
     runtimes: Runtimes = NOTHING
-    timeout_s: float = 60.0
-    #: what the child is given of the caller's environment, such as where libraries lie
-    environment: Mapping[str, str] = field(default_factory=dict)
-    program: Sequence[str] = PROGRAM
+    isolation: Isolation = field(default_factory=Isolation)
 
     def probe(self, registered: Registered) -> Sequence[Finding]:
         """Load the release in its declared runtime, score its own examples, and say what was found."""
-        request = {
-            "release": registered.release.model_dump_json(),
-            "location": str(registered.location.resolve()),
-            "servers": dict(self.runtimes.servers),
-            "trusted": sorted(self.runtimes.trusted),
-            "cpu_s": math.ceil(self.timeout_s),
-        }
-        with TemporaryDirectory(prefix="seatrial-probe-") as folder:
-            code, answer, said = self._run(json.dumps(request).encode(), Path(folder))
-        if code is None:
-            return [_finding(Verdict.ERROR, f"did not load and answer within {self.timeout_s:g} s")]
-        if code != 0:
-            last = said.strip().splitlines()[-1:] or ["no message"]
-            return [_finding(Verdict.FAIL, f"the process that loaded it {_ended(code)}: {last[0][:_CLIPPED]}")]
+        request = {**loading_request(registered, self.runtimes), "cpu_s": math.ceil(self.isolation.timeout_s)}
+        return self.found(self.isolation.run(_MODULE, request))
+
+    def found(self, ended: Ended) -> Sequence[Finding]:
+        """Return what the process that loaded a release found, or how it failed to."""
+        if ended.code is None:
+            return [_finding(Verdict.ERROR, f"did not load and answer within {self.isolation.timeout_s:g} s")]
+        if ended.code != 0:
+            return [_finding(Verdict.FAIL, f"the process that loaded it {how_it_ended(ended)}")]
         try:
             return [
-                _finding(Verdict[f["verdict"]], f["reason"], f["numbers"], f["subject"]) for f in json.loads(answer)
+                _finding(Verdict[each["verdict"]], each["reason"], each["numbers"], each["subject"])
+                for each in json.loads(ended.answer)
             ]
         except (ValueError, KeyError, TypeError):
-            return [_finding(Verdict.ERROR, f"the process that loaded it answered {answer[:80]!r}, not a finding")]
-
-    def _run(self, request: bytes, folder: Path) -> tuple[int | None, str, str]:
-        """Return exit code, answer and messages of the child; no code when it was ended for taking too long."""
-        (folder / "request").write_bytes(request)
-        (folder / "work").mkdir()
-        with (
-            (folder / "request").open("rb") as asked,
-            (folder / "answer").open("wb+") as answer,
-            (folder / "messages").open("wb+") as messages,
-        ):
-            child = subprocess.Popen(  # noqa: S603 our own program, no shell
-                list(self.program),
-                stdin=asked,
-                stdout=answer,
-                stderr=messages,
-                cwd=folder / "work",
-                env={**self.environment, **_THREADS},
-                process_group=0,
-            )
-            code = _await_end(child, self.timeout_s)
-            answer.seek(0)
-            messages.seek(0)
-            return code, _text(answer.read(_LONGEST_ANSWER)), _text(messages.read(_LARGEST_FILE)[-_LONGEST_ANSWER:])
+            reason = f"the process that loaded it answered {ended.answer[:80]!r}, not a finding"
+            return [_finding(Verdict.ERROR, reason)]
 
 
-def _await_end(child: subprocess.Popen[bytes], timeout_s: float) -> int | None:
-    """Return the exit code, or None after `timeout_s`; whatever the child started is ended with it."""
-    ending = os.WEXITED | os.WNOWAIT
-    waiting = threading.Thread(target=os.waitid, args=(os.P_PID, child.pid, ending), daemon=True)
-    waiting.start()
-    waiting.join(timeout_s)
-    is_late = waiting.is_alive()
-    # A child that was waited for has no number any more, and its group's may be a stranger's: hence WNOWAIT above.
-    with suppress(ProcessLookupError, PermissionError):
-        os.killpg(child.pid, signal.SIGKILL)
-    waiting.join()
-    code = child.wait()
-    return None if is_late else code
+def loading_request(registered: Registered, runtimes: Runtimes) -> dict[str, Any]:
+    """Return what a process needs to load a release."""
+    return {
+        "release": registered.release.model_dump_json(),
+        "location": str(registered.location.resolve()),
+        "servers": dict(runtimes.servers),
+        "trusted": sorted(runtimes.trusted),
+    }
 
 
-def _text(content: bytes) -> str:
-    return content.decode(errors="replace")
-
-
-def _ended(code: int) -> str:
-    if code >= 0:
-        return f"ended with {code}"
-    reasons = {signal.SIGXCPU: ", its limit of processor time", signal.SIGXFSZ: ", its limit on the size of a file"}
-    with suppress(ValueError):
-        number = signal.Signals(-code)
-        return f"was ended by {number.name}{reasons.get(number, '')}"
-    return f"was ended by signal {-code}"
+def loading_of(request: Mapping[str, Any]) -> tuple[Release, Path, Runtimes]:
+    """Return release, location and runtimes of a `loading_request`."""
+    runtimes = Runtimes(request["servers"], frozenset(request["trusted"]))
+    return Release.model_validate_json(request["release"]), Path(request["location"]), runtimes
 
 
 def _finding(verdict: Verdict, reason: str, numbers: Mapping[str, Any] | None = None, subject: str = "load") -> Finding:
@@ -182,16 +120,6 @@ def _within_memory(release: Release, reason: str, numbers: Mapping[str, Any]) ->
     return _finding(Verdict.PASS, f"{reason}, within {peak_mb:.0f} MB of {allowed_mb:g} MB", numbers)
 
 
-def peak_memory_mb() -> float:
-    """Return the most memory that this process has held since its program began, in MB of 2**20 bytes."""
-    # getrusage counts the parent's memory until the program began, which is not the model's.
-    with suppress(OSError, StopIteration, ValueError):
-        lines = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
-        return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) / 1024
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / _MB
-
-
 def _engine(release: Release) -> list[Finding]:
     """Return whether this machine has the engine in the version that the release declares; nothing for a server's."""
     engine, declared = release.runtime.engine, release.runtime.version
@@ -215,34 +143,12 @@ def _installed(package: str) -> str:
         return "not installed"
 
 
-def limit(*, memory_mb: float, cpu_s: int) -> None:
-    """Limit this process for good: address space, processor time, size of files, no core dump."""
-    held = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * resource.getpagesize()
-    space = held + int((2 * memory_mb + _HEADROOM_MB) * _MB)
-    for kind, most in (
-        (resource.RLIMIT_AS, space),
-        # The signal at the soft limit can be caught; the one at the hard limit cannot.
-        (resource.RLIMIT_CPU, cpu_s),
-        (resource.RLIMIT_FSIZE, _LARGEST_FILE),
-        (resource.RLIMIT_CORE, 0),
-    ):
-        _, hard = resource.getrlimit(kind)
-        most_now = most if hard == resource.RLIM_INFINITY else min(most, hard)
-        resource.setrlimit(kind, (most_now, most_now))
-
-
 def main() -> None:
-    """Probe the release that standard input names, and print the findings."""
-    request = json.load(sys.stdin)
-    # What an engine prints is a message and must not stand in the answer.
-    with os.fdopen(os.dup(1), "w") as answer:
-        os.dup2(2, 1)
-        release = Release.model_validate_json(request["release"])
-        # Systems without /proc do not tell what a process holds; time and files are limited by the caller there.
-        with suppress(FileNotFoundError):
-            limit(memory_mb=release.limits.memory_mb, cpu_s=request["cpu_s"])
-        runtimes = Runtimes(request["servers"], frozenset(request["trusted"]))
-        found = probe_here(release, Path(request["location"]), runtimes)
+    """Probe the release of the request, and answer with the findings."""
+    with answering() as (request, answer):
+        release, location, runtimes = loading_of(request)
+        limit(memory_mb=release.limits.memory_mb, cpu_s=request["cpu_s"])
+        found = probe_here(release, location, runtimes)
         json.dump(
             [
                 {"subject": f.subject, "verdict": f.verdict.name, "reason": f.reason, "numbers": dict(f.numbers)}

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, TypeAlias
 from pydantic import Field
 
 from seatrial.documents import Checked, Count, Duration, Flaw, Name, Number, Share
-from seatrial.plan.asks import Ask, Catalogue, Consumers, Ownership, Parts
+from seatrial.plan.asks import Ask, Catalogue, Consumers, Evaluation, Ownership, Parts
 from seatrial.plan.conditions import InnerShare, Margin, MarginField, is_unset
 from seatrial.units import format_duration
 
@@ -57,6 +57,11 @@ class Gates(Checked):
     )
     ownership: Ownership | None = Field(
         None, exclude_if=is_unset, description="who must approve, by risk tier; not asked when left out"
+    )
+    evaluation: Evaluation | None = Field(
+        None,
+        exclude_if=is_unset,
+        description="what is computed again from the rows of the evaluation report; not asked when left out",
     )
 
     def asked(self) -> Mapping[str, Ask]:

@@ -15,6 +15,7 @@ from onnx import TensorProto, helper
 from sklearn.linear_model import LogisticRegression
 
 from seatrial.adapters import scoring
+from seatrial.adapters.isolated import Isolation
 from seatrial.adapters.probing import SubprocessProbe, probe_here
 from seatrial.adapters.scoring import Runtimes
 from seatrial.errors import InvalidDocumentError, RefusedError, TamperedError, UnavailableError
@@ -183,16 +184,16 @@ def test_an_artifact_that_is_gone_is_an_error_and_another_one_a_failure(tmp_path
     assert (gone.verdict, "UnavailableError" in gone.reason) == (Verdict.ERROR, True)
 
 
-def running(code, tmp_path, **options):
+def running(code, **options):
     """Return the finding of a probe whose process runs `code`."""
-    probe = SubprocessProbe(program=(sys.executable, "-c", code), **{"timeout_s": DEADLINE_S, **options})
-    (finding,) = probe.probe(Registered(a_release(), tmp_path, T0))
+    probe = SubprocessProbe(isolation=Isolation(**{"timeout_s": DEADLINE_S, **options}))
+    (finding,) = probe.found(probe.isolation.run_program((sys.executable, "-c", code), {}))
     return finding
 
 
 @pytest.mark.parametrize("printed", ["", "no finding", "[1]", '[{"verdict": "FINE", "reason": "", "numbers": {}}]'])
-def test_a_probe_that_answers_no_finding_is_an_error(printed, tmp_path):
-    assert running(f"print({printed!r})", tmp_path).verdict is Verdict.ERROR
+def test_a_probe_that_answers_no_finding_is_an_error(printed):
+    assert running(f"print({printed!r})").verdict is Verdict.ERROR
 
 
 def test_a_release_that_does_not_answer_in_time_is_ended_with_all_that_it_started(tmp_path):
@@ -203,7 +204,7 @@ child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
 open({str(told)!r}, "w").write(str(child.pid))
 time.sleep(600)
 """
-    found = running(code, tmp_path, timeout_s=3.0)
+    found = running(code, timeout_s=3.0)
     assert (found.verdict, "within 3 s" in found.reason) == (Verdict.ERROR, True)
     # On a machine so slow that nothing was started, nothing can be left.
     ends_at = time.monotonic() + DEADLINE_S
@@ -228,14 +229,14 @@ def is_running(pid):
         ("import os, signal; os.kill(os.getpid(), signal.SIGXCPU)", "its limit of processor time"),
     ],
 )
-def test_a_process_that_ends_otherwise_fails_and_says_how(code, said, tmp_path):
-    found = running(code, tmp_path)
+def test_a_process_that_ends_otherwise_fails_and_says_how(code, said):
+    found = running(code)
     assert (found.verdict, said in found.reason) == (Verdict.FAIL, True)
 
 
 LIMITED = """
 import sys
-from seatrial.adapters.probing import limit
+from seatrial.adapters.isolated import limit
 limit(memory_mb=64, cpu_s=1)
 """
 
@@ -245,20 +246,20 @@ limit(memory_mb=64, cpu_s=1)
     [
         ("held = bytearray(4 * 2**30)", "MemoryError"),
         ("while True: pass", "SIGXCPU"),
-        ("open('big', 'wb').write(bytes(65 * 2**20))", "File too large"),
+        ("open('big', 'wb').write(bytes(257 * 2**20))", "File too large"),
     ],
 )
-def test_the_limits_of_the_process_hold(code, said, tmp_path):
-    found = running(LIMITED + code, tmp_path)
+def test_the_limits_of_the_process_hold(code, said):
+    found = running(LIMITED + code)
     assert found.verdict is Verdict.FAIL
     # A hard limit of processor time that equals the soft one kills without a word.
     assert said in found.reason or (said == "SIGXCPU" and "SIGKILL" in found.reason)
 
 
-def test_the_process_is_given_what_the_caller_names_of_the_environment_and_no_more(tmp_path, monkeypatch):
+def test_the_process_is_given_what_the_caller_names_of_the_environment_and_no_more(monkeypatch):
     monkeypatch.setenv("SEATRIAL_DATABASE_URL", "postgresql://secret")
     code = "import os; raise SystemExit(','.join(sorted(os.environ)))"
-    found = running(code, tmp_path, environment={"LANG": "C.UTF-8"})
+    found = running(code, environment={"LANG": "C.UTF-8"})
     assert "SEATRIAL_DATABASE_URL" not in found.reason
     assert {"LANG", "OMP_NUM_THREADS"} <= set(found.reason.rpartition(" ")[2].split(","))
 

@@ -3,7 +3,8 @@
 from seatrial.plan.asks.ask import Ask, Waivable
 from seatrial.plan.asks.catalogue import Catalogue
 from seatrial.plan.asks.consumers import Consumer, Consumers
+from seatrial.plan.asks.evaluation import Evaluation
 from seatrial.plan.asks.ownership import Ownership, Tier
 from seatrial.plan.asks.parts import Parts
 
-__all__ = ["Ask", "Catalogue", "Consumer", "Consumers", "Ownership", "Parts", "Tier", "Waivable"]
+__all__ = ["Ask", "Catalogue", "Consumer", "Consumers", "Evaluation", "Ownership", "Parts", "Tier", "Waivable"]
