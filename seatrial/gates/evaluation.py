@@ -79,7 +79,7 @@ def losses(metric: str, scored: Scored, ask: Evaluation) -> NDArray[np.float64] 
             return np.asarray((scored.scores - scored.label) ** 2, dtype=np.float64)
         case _ if metric in ask.rates:
             held = [_holds(condition, scored) for condition in ask.rates[metric]]
-            return np.any(held, axis=0).astype(np.float64)
+            return np.asarray(np.any(held, axis=0), dtype=np.float64)
         case _:
             return None
 
