@@ -46,6 +46,9 @@ prometheus: env ## find Prometheus for the tests of metrics, or unpack it where 
 servers: env ## make the environments of model servers in .venv-servers, for the tests that ask them
 	@deployments/environment.sh servers
 
+schemas: env ## write the JSON Schemas of config/schemas again, for editors
+	@for kind in plan release contract policy settings; do $(BIN)/seatrial schema $$kind > config/schemas/$$kind.schema.json; done
+
 screenshots: env browser ## take the pictures of docs/images again
 	@$(BIN)/python -m deployments.screenshots
 

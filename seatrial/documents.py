@@ -25,6 +25,7 @@ from pydantic import (
     PlainValidator,
     TypeAdapter,
     ValidationError,
+    WithJsonSchema,
     model_validator,
 )
 from pydantic.fields import FieldInfo
@@ -591,14 +592,31 @@ def _moment(value: object) -> datetime:
         raise ValueError(f"found {shown(value)}, expected {example}") from None
 
 
-ScalarField = Annotated[Scalar, PlainValidator(parse_scalar)]
+#: What editors are told of a column's value.
+SCALAR_SCHEMA: dict[str, Any] = {"anyOf": [{"type": "string"}, {"type": "number"}, {"type": "boolean"}]}
+_SHARE_SCHEMA = {
+    "anyOf": [{"type": "number", "minimum": 0, "maximum": 1}, {"type": "string", "pattern": r"^\s*\d+(\.\d+)?\s*%\s*$"}]
+}
+_DURATION_SCHEMA = {"type": "string", "pattern": r"^\s*\d+(\.\d+)?\s*(s|min|h|d|w)\s*$"}
+
+ScalarField = Annotated[Scalar, PlainValidator(parse_scalar), WithJsonSchema(SCALAR_SCHEMA)]
 #: Words for people, never empty.
 Text = Annotated[str, Field(strict=True), AfterValidator(_text)]
 #: A name that also serves as part of a key, a path and a metric.
-Name = Annotated[str, Field(strict=True), AfterValidator(_require_name)]
+Name = Annotated[
+    str,
+    Field(strict=True),
+    AfterValidator(_require_name),
+    WithJsonSchema({"type": "string", "pattern": "^[a-z][a-z0-9_-]{0,62}$"}),
+]
 #: A column name that every SQL engine takes unquoted.
 ColumnName = Annotated[str, Field(strict=True), AfterValidator(require_column)]
-Digest = Annotated[str, Field(strict=True), AfterValidator(require_digest)]
+Digest = Annotated[
+    str,
+    Field(strict=True),
+    AfterValidator(require_digest),
+    WithJsonSchema({"type": "string", "pattern": "^sha256:[0-9a-f]{64}$"}),
+]
 #: true or false and nothing else: neither 1 nor "yes".
 Flag = Annotated[bool, Field(strict=True)]
 #: A finite number.
@@ -606,8 +624,15 @@ Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 #: How many of something, at least one.
 Count = Annotated[int, Field(strict=True, ge=1)]
 #: A fraction of traffic or a probability; ``5 %`` or 0.05, in steps of 0.01 %.
-Share = Annotated[float, PlainValidator(_share)]
+Share = Annotated[float, PlainValidator(_share), WithJsonSchema(_SHARE_SCHEMA)]
 #: A positive length of time, written with its unit.
-Duration = Annotated[timedelta, PlainValidator(_duration), PlainSerializer(_duration_text)]
+Duration = Annotated[
+    timedelta, PlainValidator(_duration), PlainSerializer(_duration_text), WithJsonSchema(_DURATION_SCHEMA)
+]
 #: A moment in UTC, written with its zone.
-Moment = Annotated[datetime, PlainValidator(_moment), PlainSerializer(format_time)]
+Moment = Annotated[
+    datetime,
+    PlainValidator(_moment),
+    PlainSerializer(format_time),
+    WithJsonSchema({"type": "string", "format": "date-time"}),
+]

@@ -8,7 +8,7 @@ from itertools import combinations, pairwise
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal, NamedTuple, NoReturn
 
-from pydantic import AfterValidator, Field, PlainSerializer, PlainValidator
+from pydantic import AfterValidator, Field, PlainSerializer, PlainValidator, WithJsonSchema
 
 from seatrial.documents import (
     Checked,
@@ -214,6 +214,7 @@ class Policy(Checked):
         Authority,
         PlainValidator(_authority),
         PlainSerializer(lambda authority: authority.name.lower(), return_type=str),
+        WithJsonSchema({"enum": [authority.name.lower() for authority in Authority]}),
     ] = Field(
         # The decision point's ceiling caps every release, so that a release needs no cap of its own.
         Authority.DECIDE,
@@ -481,7 +482,10 @@ class Release(Checked):
     evaluation: Evaluation = Field(description="the evidence from before any traffic")
     limits: ServingLimits = Field(description="what the release may cost to serve")
     rollback_target: Annotated[
-        str | None, PlainValidator(_target), PlainSerializer(lambda target: target or "none", return_type=str)
+        str | None,
+        PlainValidator(_target),
+        PlainSerializer(lambda target: target or "none", return_type=str),
+        WithJsonSchema({"type": "string", "pattern": "^(none|sha256:[0-9a-f]{64})$"}),
     ] = Field(description="the id of the release that serves again after a rollback, or none for a first release")
     first_release: Flag = Field(False, description="true when the decision point has no release to return to yet")
     owner: Owner = Field(description="who answers for the release")

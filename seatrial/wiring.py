@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping  # noqa: TC003 pydantic reads annotations when it runs
 from dataclasses import dataclass
 from pathlib import Path
 from string import Template
@@ -14,6 +15,7 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
 from seatrial.adapters.asking import DECLARED, Declared, Examiners
 from seatrial.adapters.clock import ReplayClock, WallClock
+from seatrial.adapters.contract_files import ServedExaminer
 from seatrial.adapters.counted import MEMORY, CountedLogs
 from seatrial.adapters.counting import silent
 from seatrial.adapters.duckdb import ParquetLogs
@@ -33,7 +35,7 @@ from seatrial.errors import InvalidDocumentError, Problem
 from seatrial.ports import Ports, Quantity
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator
 
     from seatrial.ports import Clock, EvidenceSource, LogSource, Store
     from seatrial.routing.signing import CheckingKey
@@ -129,6 +131,9 @@ class Settings(Checked):
     replay_clock: Text | None = Field(
         None, description="file with the event time of a replay; leave it out to use the system's clock"
     )
+    contracts: Text | None = Field(
+        None, description="directory of the feature contracts that the gate `served` reads; leave it out without one"
+    )
     approvers: Mapping[Name, tuple[Name, ...]] = Field(description="roles of each person who may answer")
     model_servers: Mapping[Name, Text] = Field(
         {}, description="address of each model server that releases name, such as http://127.0.0.1:8080"
@@ -195,7 +200,7 @@ def open_plant(path: Path, environment: Mapping[str, str], tell: Callable[[str],
         probe=SubprocessProbe(runtimes_of(settings), Isolation(environment=kept(environment))),
         approvers=approvers,
         runtime=_runtime(settings.prometheus),
-        examiner=_examiners(settings, environment, store, approvers),
+        examiner=_examiners(settings, base, environment, store, approvers),
         signer=None if settings.signing_key is None else signing_key(base / settings.signing_key),
     )
     keys = keyring(base / path for path in settings.keyring) if settings.keyring else None
@@ -203,13 +208,18 @@ def open_plant(path: Path, environment: Mapping[str, str], tell: Callable[[str],
 
 
 def _examiners(
-    settings: Settings, environment: Mapping[str, str], store: Store, approvers: Mapping[str, frozenset[str]]
+    settings: Settings,
+    base: Path,
+    environment: Mapping[str, str],
+    store: Store,
+    approvers: Mapping[str, frozenset[str]],
 ) -> Examiners:
     """Return the parts that answer declared gates, by the gate's name."""
     runtimes, given = runtimes_of(settings), kept(environment)
     return Examiners(
         {
             **dict.fromkeys(DECLARED, Declared()),
+            "served": ServedExaminer(None if settings.contracts is None else base / settings.contracts),
             "consumers": ConsumersExaminer(store),
             "ownership": OwnershipExaminer(approvers),
             "evaluation": ReproducingExaminer(Rescorer(runtimes, Isolation(300.0, given))),

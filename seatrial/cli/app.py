@@ -7,7 +7,19 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from seatrial.cli import backtest, gates, handing_over, logs, metrics, outputs, planning, proving, reading, taking_out
+from seatrial.cli import (
+    backtest,
+    gates,
+    handing_over,
+    linting,
+    logs,
+    metrics,
+    outputs,
+    planning,
+    proving,
+    reading,
+    taking_out,
+)
 from seatrial.cli.exits import MEANINGS, ExitCode, classify
 from seatrial.cli.terminal import complain, show_json
 from seatrial.errors import InvalidDocumentError, SeatrialError
@@ -28,6 +40,8 @@ app = typer.Typer(
 #: Every command, in the order in which help lists them, with an example.
 COMMANDS = (
     (handing_over.check, "seatrial check releases/fraud-7.yaml plans/standard.yaml"),
+    (linting.lint, "seatrial lint"),
+    (linting.schema, "seatrial schema plan > plan.schema.json"),
     (planning.plan, "seatrial plan plans/standard.yaml --units-per-day 900 --rate 'late=2 %' --delay 'late=24 h'"),
     (backtest.backtest, "seatrial backtest plans/standard.yaml --log logs-of-march --plot march.png"),
     (handing_over.register, "seatrial register releases/fraud-7.yaml --as ada"),
@@ -48,6 +62,7 @@ for _command, _example in COMMANDS:
     app.command(epilog=f"Example: {_example}")(_command)
 app.add_typer(proving.app, name="evidence")
 app.add_typer(logs.app, name="logs")
+app.add_typer(linting.app, name="contract")
 app.add_typer(outputs.app, name="outputs")
 
 

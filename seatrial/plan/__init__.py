@@ -1,6 +1,6 @@
 """Plans: ordered stages, guardrails with margins, declared slices and error budgets, as checked values."""
 
-from seatrial.plan.asks import Ask, Catalogue, Consumers, Ownership, Parts, Waivable
+from seatrial.plan.asks import Ask, Catalogue, Consumers, Ownership, Parts, Served, Waivable
 from seatrial.plan.conditions import Above, AtLeast, Condition, Margin, OneOf, Term
 from seatrial.plan.document import Hypothesis, Plan, load_plan
 from seatrial.plan.guardrails import Consequence, Exceedance, ExpectedRate, Guardrail, Mean, Source
@@ -32,6 +32,7 @@ __all__ = [
     "Plan",
     "Promotion",
     "Scores",
+    "Served",
     "Shadow",
     "Source",
     "Stage",

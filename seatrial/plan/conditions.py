@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Annotated, Any, TypeAlias
 
-from pydantic import Field, PlainSerializer, PlainValidator
+from pydantic import Field, PlainSerializer, PlainValidator, WithJsonSchema
 
-from seatrial.documents import Number, Scalar, Share, parse_scalar, require_column, shown
+from seatrial.documents import SCALAR_SCHEMA, Number, Scalar, Share, parse_scalar, require_column, shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,8 +142,27 @@ _MARGIN = re.compile(r"(?P<percent>\d{1,9}(?:\.\d{1,9})?)\s*%\s*(?P<unit>relativ
 #: A guardrail that tolerates eleven times the champion's bad rate guards nothing.
 MAX_MARGIN = 10.0
 
-MarginField = Annotated[Margin, PlainValidator(_margin), PlainSerializer(str)]
-ConditionField = Annotated[Condition, PlainValidator(_condition), PlainSerializer(_condition_document)]
+_MARGIN_SCHEMA = {"type": "string", "pattern": r"^\s*\d{1,9}(\.\d{1,9})?\s*%\s*(relative|absolute)\s*$"}
+_CONDITION_SCHEMA = {
+    "type": "object",
+    "minProperties": 1,
+    "additionalProperties": {
+        "anyOf": [
+            *SCALAR_SCHEMA["anyOf"],
+            {"type": "array", "minItems": 1, "items": SCALAR_SCHEMA},
+            *(
+                {"type": "object", "properties": {key: {"type": "number"}}, "required": [key]}
+                | {"additionalProperties": False}
+                for key in ("at_least", "above")
+            ),
+        ]
+    },
+}
+
+MarginField = Annotated[Margin, PlainValidator(_margin), PlainSerializer(str), WithJsonSchema(_MARGIN_SCHEMA)]
+ConditionField = Annotated[
+    Condition, PlainValidator(_condition), PlainSerializer(_condition_document), WithJsonSchema(_CONDITION_SCHEMA)
+]
 #: A share of traffic that leaves some to each side.
 InnerShare = Annotated[Share, Field(gt=0, lt=1)]
 #: A probability of being wrong; above one half, tossing a coin is better.

@@ -7,7 +7,15 @@ from typing import Annotated, Literal, TypeAlias
 from pydantic import Field
 
 from seatrial.documents import Checked, Count, Duration, Flaw, Name, Number, Share
-from seatrial.plan.asks import Ask, Catalogue, Consumers, Evaluation, Ownership, Parts
+from seatrial.plan.asks import (
+    Ask,
+    Catalogue,
+    Consumers,
+    Evaluation,
+    Ownership,
+    Parts,
+    Served,
+)
 from seatrial.plan.conditions import InnerShare, Margin, MarginField, is_unset
 from seatrial.units import format_duration
 
@@ -47,6 +55,9 @@ class Gates(Checked):
     # Declared gates, one optional key each; `asked` finds them by their type.
     parts: Parts | None = Field(
         None, exclude_if=is_unset, description="whether the parts of the release belong together; {} asks it"
+    )
+    served: Served | None = Field(
+        None, exclude_if=is_unset, description="the contract of the serving path; not asked when left out"
     )
     catalogue: Catalogue | None = Field(
         None, exclude_if=is_unset, description="the actions that are carried out downstream; not asked when left out"

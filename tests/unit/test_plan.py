@@ -84,7 +84,7 @@ def data():
 def test_the_reference_example_loads_and_names_every_key():
     plan = load_plan(EXAMPLE)
     text = EXAMPLE.read_text()
-    assert plan.name == "flight-delay-standard"
+    assert plan.name == "flight-delay-example"
     assert [key for key in _keys_of(Plan) if f"{key}:" not in text] == []
 
 

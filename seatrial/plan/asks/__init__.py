@@ -6,5 +6,17 @@ from seatrial.plan.asks.consumers import Consumer, Consumers
 from seatrial.plan.asks.evaluation import Evaluation
 from seatrial.plan.asks.ownership import Ownership, Tier
 from seatrial.plan.asks.parts import Parts
+from seatrial.plan.asks.served import Served
 
-__all__ = ["Ask", "Catalogue", "Consumer", "Consumers", "Evaluation", "Ownership", "Parts", "Tier", "Waivable"]
+__all__ = [
+    "Ask",
+    "Catalogue",
+    "Consumer",
+    "Consumers",
+    "Evaluation",
+    "Ownership",
+    "Parts",
+    "Served",
+    "Tier",
+    "Waivable",
+]
