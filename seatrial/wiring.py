@@ -19,6 +19,8 @@ from seatrial.adapters.contract_files import ServedExaminer
 from seatrial.adapters.counted import MEMORY, CountedLogs
 from seatrial.adapters.counting import silent
 from seatrial.adapters.duckdb import ParquetLogs
+from seatrial.adapters.features import FeaturesExaminer
+from seatrial.adapters.features.settings import FeatureSourceSettings  # noqa: TC001 pydantic reads it
 from seatrial.adapters.isolated import Isolation
 from seatrial.adapters.keys import keyring, signing_key
 from seatrial.adapters.people import ConsumersExaminer, OwnershipExaminer
@@ -147,6 +149,9 @@ class Settings(Checked):
     keyring: tuple[Text, ...] = Field(
         (), description="files of the keys that routers here accept; left out, they take unsigned snapshots"
     )
+    feature_sources: Mapping[Name, FeatureSourceSettings] = Field(
+        {}, description="where the serving path has its features, by the name that plans use"
+    )
     prometheus: PrometheusSettings | None = Field(
         None, description="where latencies and error rates are read, for `seatrial metrics`; leave it out without one"
     )
@@ -200,7 +205,7 @@ def open_plant(path: Path, environment: Mapping[str, str], tell: Callable[[str],
         probe=SubprocessProbe(runtimes_of(settings), Isolation(environment=kept(environment))),
         approvers=approvers,
         runtime=_runtime(settings.prometheus),
-        examiner=_examiners(settings, base, environment, store, approvers),
+        examiner=_examiners(settings, base, environment, store, approvers, clock),
         signer=None if settings.signing_key is None else signing_key(base / settings.signing_key),
     )
     keys = keyring(base / path for path in settings.keyring) if settings.keyring else None
@@ -213,15 +218,18 @@ def _examiners(
     environment: Mapping[str, str],
     store: Store,
     approvers: Mapping[str, frozenset[str]],
+    clock: Clock,
 ) -> Examiners:
     """Return the parts that answer declared gates, by the gate's name."""
     runtimes, given = runtimes_of(settings), kept(environment)
+    sources = {name: source.open(base) for name, source in settings.feature_sources.items()}
     return Examiners(
         {
             **dict.fromkeys(DECLARED, Declared()),
             "served": ServedExaminer(None if settings.contracts is None else base / settings.contracts),
             "consumers": ConsumersExaminer(store),
             "ownership": OwnershipExaminer(approvers),
+            "features": FeaturesExaminer(clock, sources),
             "evaluation": ReproducingExaminer(Rescorer(runtimes, Isolation(300.0, given))),
         }
     )

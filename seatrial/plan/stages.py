@@ -12,6 +12,7 @@ from seatrial.plan.asks import (
     Catalogue,
     Consumers,
     Evaluation,
+    Features,
     Ownership,
     Parts,
     Served,
@@ -68,6 +69,9 @@ class Gates(Checked):
     )
     ownership: Ownership | None = Field(
         None, exclude_if=is_unset, description="who must approve, by risk tier; not asked when left out"
+    )
+    features: Features | None = Field(
+        None, exclude_if=is_unset, description="what the serving path must have; not asked when left out"
     )
     evaluation: Evaluation | None = Field(
         None,

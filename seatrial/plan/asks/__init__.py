@@ -4,6 +4,7 @@ from seatrial.plan.asks.ask import Ask, Waivable
 from seatrial.plan.asks.catalogue import Catalogue
 from seatrial.plan.asks.consumers import Consumer, Consumers
 from seatrial.plan.asks.evaluation import Evaluation
+from seatrial.plan.asks.features import Features
 from seatrial.plan.asks.ownership import Ownership, Tier
 from seatrial.plan.asks.parts import Parts
 from seatrial.plan.asks.served import Served
@@ -14,6 +15,7 @@ __all__ = [
     "Consumer",
     "Consumers",
     "Evaluation",
+    "Features",
     "Ownership",
     "Parts",
     "Served",
