@@ -18,6 +18,7 @@ from seatrial.cli import (
     planning,
     proving,
     reading,
+    reviewing,
     taking_out,
 )
 from seatrial.cli.exits import MEANINGS, ExitCode, classify
@@ -52,6 +53,7 @@ COMMANDS = (
     (gates.assess, "seatrial assess 3f9a"),
     (gates.waive, "seatrial waive 3f9a slices --as dana --reason 'VX has 40 flights a month' --expires '14 d'"),
     (gates.acknowledge, "seatrial acknowledge 3f9a crew-planning --as ines --reason 'thresholds moved in our job too'"),
+    (reviewing.review, "seatrial review 3f9a"),
     (reading.history, "seatrial history 3f9a --json"),
     (proving.replay, "seatrial replay 3f9a"),
     (metrics.metrics, "seatrial metrics fraud"),

@@ -140,14 +140,21 @@ def gate_findings(store: Store, rollout: Rollout, plan: Plan, *, now: datetime) 
     In its gates every declared gate speaks, one without an answer as INCONCLUSIVE. While its exposure may still grow,
     those speak whose waiver has ended since: they hold it where it is until somebody waives them anew.
     """
-    asked = plan.gates.asked()
-    if not asked or rollout.state not in (_GROWING | {State.GATES}):
+    if rollout.state not in (_GROWING | {State.GATES}):
         return []
-    answers, waived = store.gate_answers(rollout.id), waived_of(store.entries(rollout.id))
-    found = [each for name, ask in asked.items() for each in _answered(name, ask, answers.get(name), waived, now=now)]
+    found = weighed_answers(store, rollout, plan, now=now)
     if rollout.state is State.GATES:
         return found
     return [finding for finding in found if finding.is_binding and finding.verdict is not Verdict.PASS]
+
+
+def weighed_answers(store: Store, rollout: Rollout, plan: Plan, *, now: datetime) -> list[Finding]:
+    """Return what every declared gate says, with the waivers that count at `now`, whatever the state."""
+    asked = plan.gates.asked()
+    if not asked:
+        return []
+    answers, waived = store.gate_answers(rollout.id), waived_of(store.entries(rollout.id))
+    return [each for name, ask in asked.items() for each in _answered(name, ask, answers.get(name), waived, now=now)]
 
 
 def _answered(

@@ -144,3 +144,10 @@ def test_a_waiver_is_shown_to_the_approver_and_with_the_champion_that_the_releas
     (point,) = json.loads(run("status", "--json")[1])["decision_points"]
     assert point["waivers"][0]["reason"] == REASON
     assert f"came into service with gate catalogue waived by approver: {REASON}" in run("status")[1]
+
+
+def test_the_review_ends_with_readiness_and_exits_0_whatever_it_is(run, rollout):
+    code, out, _ = run("review", rollout.id)
+    assert (code, out.splitlines()[-1]) == (0, "readiness: INCONCLUSIVE, the worst of 8 answers")
+    document = json.loads(run("review", rollout.id, "--json")[1])
+    assert (document["readiness"], len(document["answers"])) == ("INCONCLUSIVE", 8)
