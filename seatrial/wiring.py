@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping  # noqa: TC003 pydantic reads annotations when it runs
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING
@@ -152,14 +153,25 @@ class Settings(Checked):
     feature_sources: Mapping[Name, FeatureSourceSettings] = Field(
         {}, description="where the serving path has its features, by the name that plans use"
     )
+    operators: Mapping[Name, Text] = Field(
+        {}, description="who may kill over HTTP: by name, the sha256 of the token as 64 hexadecimal digits"
+    )
     prometheus: PrometheusSettings | None = Field(
         None, description="where latencies and error rates are read, for `seatrial metrics`; leave it out without one"
     )
 
     def flaws(self) -> Iterable[Iterator[Flaw]]:
-        """Return the rule on addresses of model servers."""
+        """Return the rules on addresses of model servers and on digests of tokens."""
         for name, url in self.model_servers.items():
             yield address_flaws(url, ("model_servers", name))
+        yield self._tokens_are_digests()
+
+    def _tokens_are_digests(self) -> Iterator[Flaw]:
+        for name, digest in self.operators.items():
+            if not re.fullmatch("[0-9a-f]{64}", digest):
+                # What was found is not repeated: it may be the token itself.
+                finding = "found no sha256, expected 64 hexadecimal digits"
+                yield Flaw(("operators", name), finding, "make token and digest with `seatrial keys token`")
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +183,7 @@ class Plant:
     store: SqlStore
     logs: Path
     recount: LogSource  #: counts everything anew, while `ports.evidence` may go on from what it counted before
+    operators: Mapping[str, str] = field(default_factory=dict)  #: who may kill over HTTP, by the digest of their token
     keys: Mapping[str, CheckingKey] | None = None  #: what routers accept; None takes unsigned snapshots
 
 
@@ -209,7 +222,7 @@ def open_plant(path: Path, environment: Mapping[str, str], tell: Callable[[str],
         signer=None if settings.signing_key is None else signing_key(base / settings.signing_key),
     )
     keys = keyring(base / path for path in settings.keyring) if settings.keyring else None
-    return Plant(ports, clock, store, base / settings.logs, recount, keys)
+    return Plant(ports, clock, store, base / settings.logs, recount, settings.operators, keys)
 
 
 def _examiners(

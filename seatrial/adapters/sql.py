@@ -205,6 +205,8 @@ BEATS = sa.Table(
     sa.Column("at", AwareTime, nullable=False),
 )
 
+#: PostgreSQL channel on which the decision point of a new or renewed snapshot is told.
+CHANNEL = "seatrial_snapshots"
 #: Seconds after which an unreachable database counts as one that does not answer: a kill must not hang.
 CONNECT_TIMEOUT_S = 5
 #: Columns that a move writes; every other column of a rollout is fixed when it is opened.
@@ -226,6 +228,13 @@ class SqlStore:
     def engine(self) -> sa.Engine:
         """The engine, for tests that cut off writes."""
         return self._engine
+
+    @property
+    def listen_url(self) -> str | None:
+        """Address for a driver of PostgreSQL that listens to `CHANNEL`; None for an engine that tells nobody."""
+        if self._engine.dialect.name != "postgresql":
+            return None
+        return self._engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
 
     def create_tables(self) -> None:
         """Create what is missing; tables that exist stay as they are."""
@@ -387,6 +396,7 @@ class SqlStore:
                 )
                 .values(lease_until=snapshot.lease_until, signature=snapshot.signature)
             )
+            _tell(connection, snapshot.decision_point)
         return True
 
     def report(self, report: RouterReport) -> None:
@@ -656,6 +666,13 @@ def _publish(connection: sa.Connection, snapshot: RoutingSnapshot) -> None:
             signature=snapshot.signature,
         )
     )
+    _tell(connection, snapshot.decision_point)
+
+
+def _tell(connection: sa.Connection, decision_point: str) -> None:
+    """Wake whoever listens, once the transaction is committed."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(sa.select(sa.func.pg_notify(CHANNEL, decision_point)))
 
 
 def _what(commit: Commit) -> str:

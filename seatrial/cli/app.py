@@ -14,9 +14,11 @@ from seatrial.cli import (
     linting,
     logs,
     metrics,
+    ordering,
     outputs,
     planning,
     proving,
+    publishing,
     reading,
     reviewing,
     taking_out,
@@ -57,12 +59,19 @@ COMMANDS = (
     (reading.history, "seatrial history 3f9a --json"),
     (proving.replay, "seatrial replay 3f9a"),
     (metrics.metrics, "seatrial metrics fraud"),
+    (ordering.routers, "seatrial routers fraud"),
+    (publishing.publish, "seatrial publish --port 8100"),
     (taking_out.kill, "seatrial kill 'fraud 7' --reason 'refuses every card of one bank' --as oncall"),
+    (ordering.lift, "seatrial lift fraud 3f9a --reason 'mended in fraud 8' --as oncall"),
+    (ordering.drill, "seatrial drill fraud --reason 'monthly' --as oncall"),
+    (ordering.pin, "seatrial pin fraud 3f9a --unit c-17 --for '7 d' --reason 'in dispute' --as oncall"),
+    (ordering.unpin, "seatrial unpin fraud --unit c-17 --reason 'settled' --as oncall"),
     (taking_out.rollback, "seatrial rollback fraud --reason 'losses doubled since noon' --as oncall"),
 )
 for _command, _example in COMMANDS:
     app.command(epilog=f"Example: {_example}")(_command)
 app.add_typer(proving.app, name="evidence")
+app.add_typer(publishing.keys, name="keys")
 app.add_typer(logs.app, name="logs")
 app.add_typer(linting.app, name="contract")
 app.add_typer(outputs.app, name="outputs")

@@ -14,14 +14,16 @@ from seatrial.cli.options import (
     ActorOption,
     JsonOption,
     ReasonOption,
-    ReleaseArgument,
     SettingsOption,
     WaitOption,
     opened,
 )
+from seatrial.cli.ordering import see_effect, show_effect
 from seatrial.cli.terminal import ALARM, say, show_json
 from seatrial.control import ending
+from seatrial.control.killing import KillWish, order_kill
 from seatrial.errors import UnavailableError
+from seatrial.routing import KillMode, KillScope
 from seatrial.wiring import DEFAULT_SETTINGS
 
 if TYPE_CHECKING:
@@ -30,20 +32,57 @@ if TYPE_CHECKING:
 
 
 def kill(
-    release: ReleaseArgument,
+    release: Annotated[
+        str | None, typer.Argument(metavar="[RELEASE]", help='Id, its first characters, name, or "name version".')
+    ] = None,
     *,
     reason: ReasonOption,
     actor: ActorOption,
+    decision_point: Annotated[
+        str | None,
+        typer.Option("--decision-point", metavar="NAME", help="A whole decision point, or a part of it."),
+    ] = None,
+    segment: Annotated[str | None, typer.Option("--segment", help="Only this segment of --decision-point.")] = None,
+    action: Annotated[str | None, typer.Option("--action", help="Only this action of --decision-point.")] = None,
+    mode: Annotated[
+        KillMode | None, typer.Option("--mode", help="What happens instead; a release without it is rolled back.")
+    ] = None,
     wait_s: WaitOption = 10.0,
     settings: SettingsOption = DEFAULT_SETTINGS,
     as_json: JsonOption = False,
 ) -> None:
-    """Take a release out of service at once, wherever it is tried or serves; needs no Prefect."""
+    """Take a release, a decision point, a segment or an action out of service at once; needs no Prefect."""
+    if (release is None) == (decision_point is None) or (segment and action) or (release and (segment or action)):
+        raise typer.BadParameter("name a RELEASE, or --decision-point with at most one of --segment and --action")
     with opened(settings) as plant:
-        found = find_release(plant.store, release).release
         now = plant.clock.now()
+        if release is None or mode is not None:
+            point, wish = _wish(plant, release, decision_point, segment, action, mode, reason, actor)
+            order = order_kill(plant.ports, point, wish, now=now)
+            show_effect(order, see_effect(plant, point, order, wait_s=wait_s), what="obeys", as_json=as_json)
+            return
+        found = find_release(plant.store, release).release
         rollout = ending.kill(plant.ports, found.id, reason=reason, actor=actor, now=now)
         _see_out(plant, rollout, actor=actor, wait_s=wait_s, as_json=as_json)
+
+
+def _wish(
+    plant: Plant,
+    release: str | None,
+    decision_point: str | None,
+    segment: str | None,
+    action: str | None,
+    mode: KillMode | None,
+    reason: str,
+    actor: str,
+) -> tuple[str, KillWish]:
+    """Return where and what the words of the command line ask to be killed; without a mode, the safe fallback holds."""
+    mode = mode or KillMode.SAFE_FALLBACK
+    if release is not None:
+        found = find_release(plant.store, release).release
+        return found.decision_point, KillWish(KillScope.RELEASE, mode, reason, actor, found.id)
+    scope = KillScope.SEGMENT if segment else KillScope.ACTION if action else KillScope.DECISION_POINT
+    return decision_point or "", KillWish(scope, mode, reason, actor, segment or action)
 
 
 def rollback(

@@ -181,7 +181,7 @@ def test_no_words_at_all_show_help(run):
     ("words", "finding"),
     [
         (("status", "--nonsense"), "--nonsense"),
-        (("kill",), "RELEASE"),
+        (("kill", "--reason", "x", "--as", "oncall"), "RELEASE"),
         (("kill", "bold", "--as", "oncall"), "--reason"),
         (("kill", "bold", "--reason", "  ", "--as", "oncall"), "write at least a word"),
         (("rollback", POINT, "--reason", "x", "--wait-s", "-1"), "--wait-s"),

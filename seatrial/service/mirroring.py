@@ -1,0 +1,56 @@
+"""Snapshots and reports in a folder beside the server, for routers that read files."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from seatrial.control.observing import observe
+from seatrial.errors import SeatrialError, UnavailableError
+
+if TYPE_CHECKING:
+    from seatrial.adapters.file_feed import FileFeed
+    from seatrial.ports import Clock, Ports, RouterReport
+    from seatrial.routing import RoutingSnapshot
+
+#: Seconds between two looks at the reports in the folder.
+_EVERY_S = 1.0
+
+
+@dataclass(slots=True)
+class Mirror:
+    """Writes each snapshot that is posted to a folder, and hands the reports that lie there to the store."""
+
+    ports: Ports
+    clock: Clock
+    feed: FileFeed
+    _unwritten: dict[str, RoutingSnapshot] = field(default_factory=dict)
+    _told: dict[tuple[str, str], RouterReport] = field(default_factory=dict)
+
+    def write(self, snapshot: RoutingSnapshot) -> None:
+        """Put `snapshot` into its file; what a full disk refused is tried again."""
+        self._unwritten[snapshot.decision_point] = snapshot
+        with suppress(UnavailableError):
+            self.feed.publish(snapshot)
+            del self._unwritten[snapshot.decision_point]
+
+    def collect(self) -> None:
+        """Hand new reports to the store, and observe what they say."""
+        for snapshot in list(self._unwritten.values()):
+            self.write(snapshot)
+        for report in self.feed.reports():
+            router = (report.decision_point, report.router)
+            if self._told.get(router) == report:
+                continue
+            with suppress(SeatrialError):  # of a decision point that is unknown, or to a store that does not answer
+                self.ports.store.report(report)
+                observe(self.ports, report.decision_point, now=self.clock.now())
+                self._told[router] = report
+
+    async def tend(self) -> None:
+        """Collect now and then, until cancelled."""
+        while True:
+            await asyncio.to_thread(self.collect)
+            await asyncio.sleep(_EVERY_S)
