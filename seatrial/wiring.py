@@ -24,6 +24,7 @@ from seatrial.adapters.features import FeaturesExaminer
 from seatrial.adapters.features.settings import FeatureSourceSettings  # noqa: TC001 pydantic reads it
 from seatrial.adapters.isolated import Isolation
 from seatrial.adapters.keys import keyring, signing_key
+from seatrial.adapters.load import LatencyExaminer, SubprocessWorker
 from seatrial.adapters.people import ConsumersExaminer, OwnershipExaminer
 from seatrial.adapters.probing import SubprocessProbe
 from seatrial.adapters.prometheus import PrometheusRuntime
@@ -243,6 +244,7 @@ def _examiners(
             "consumers": ConsumersExaminer(store),
             "ownership": OwnershipExaminer(approvers),
             "features": FeaturesExaminer(clock, sources),
+            "latency": LatencyExaminer(SubprocessWorker(runtimes, Isolation(environment=given))),
             "evaluation": ReproducingExaminer(Rescorer(runtimes, Isolation(300.0, given))),
         }
     )

@@ -13,7 +13,7 @@ from seatrial.adapters.runtimes.boosters import LightGbmScorer
 from seatrial.adapters.runtimes.graphs import OnnxScorer
 from seatrial.adapters.runtimes.pickles import PickledScorer
 from seatrial.adapters.v2 import ModelAddress, V2Scorer, V2Server, wiring_of
-from seatrial.errors import RefusedError, TamperedError, UnavailableError
+from seatrial.errors import RefusedError, SeatrialError, TamperedError, UnavailableError
 from seatrial.release import OPEN_INFERENCE
 from seatrial.units import digest_bytes
 
@@ -114,8 +114,16 @@ def _served(served: ServedModel, columns: tuple[str, ...], runtimes: Runtimes) -
             f"{OPEN_INFERENCE}: found the server {served.server!r}, expected one of the settings: {known};"
             " add its address under model_servers"
         )
-    address = ModelAddress(served.model, served.version)
     server = V2Server(runtimes.servers[served.server])
+    try:
+        return _scorer_on(server, served, columns)
+    except SeatrialError:
+        server.close()
+        raise
+
+
+def _scorer_on(server: V2Server, served: ServedModel, columns: tuple[str, ...]) -> V2Scorer:
+    address = ModelAddress(served.model, served.version)
     if not server.is_ready(address):
         raise UnavailableError(f"{server.url}: {address} is not ready; load it, or wait and retry")
     metadata = server.model(address)

@@ -13,6 +13,7 @@ from seatrial.plan.asks import (
     Consumers,
     Evaluation,
     Features,
+    Latency,
     Ownership,
     Parts,
     Served,
@@ -77,6 +78,12 @@ class Gates(Checked):
         None,
         exclude_if=is_unset,
         description="what is computed again from the rows of the evaluation report; not asked when left out",
+    )
+
+    latency: Latency | None = Field(
+        None,
+        exclude_if=is_unset,
+        description="the load under which p99 and memory are promised; not asked when left out",
     )
 
     def asked(self) -> Mapping[str, Ask]:

@@ -15,6 +15,8 @@ import pytest
 from builders import T0, a_release
 
 from deployments import servers
+from seatrial.adapters.load.driving import arrivals
+from seatrial.adapters.load.working import run_here
 from seatrial.adapters.probing import SubprocessProbe
 from seatrial.adapters.scoring import Runtimes
 from seatrial.adapters.v2 import AsyncV2Scorer, ModelAddress, V2Scorer, V2Server, wiring_of
@@ -303,6 +305,7 @@ def a_served_release(folder, address, booster, **served):
     return a_release(
         model={"artifact": "model.txt", "digest": digest_bytes(content), "format": "lightgbm-text"},
         features={"version": "1", "columns": columns},
+        limits={"p99_ms": 50, "timeout_ms": 60_000, "memory_mb": 512},
         runtime={"engine": "open-inference", "version": "2", "python": "3.11", "served": {**named, **served}},
     )
 
@@ -328,3 +331,11 @@ def test_a_release_names_its_version_where_the_server_has_versions(both, booster
     release = a_served_release(tmp_path, ModelAddress("delay"), boosters["1"])
     (found,) = SubprocessProbe(Runtimes({"models": urls["mlserver"]})).probe(Registered(release, tmp_path, T0))
     assert (found.verdict, "follows whichever is newest" in found.reason) == (Verdict.FAIL, True)
+
+
+def test_a_real_server_is_put_under_load_and_its_memory_stays_unknown(served, boosters, tmp_path):
+    server, address = served
+    release = a_served_release(tmp_path, address, boosters["1"])
+    load = {"rate_per_s": 40.0, "seconds": 1.0, "warm_up_s": 0.0, "seed": 1}
+    run = run_here(release, tmp_path, Runtimes({"models": server.url}), load)
+    assert (len(run.latencies_ms), run.failed, run.peak_mb) == (len(arrivals(40.0, 1.0, seed=1)), 0, None)

@@ -149,6 +149,10 @@ class V2Scorer:
         self._server, self._address, self._wiring = server, address, wiring
         self.columns = wiring.columns
 
+    def close(self) -> None:
+        """Close the connections to the server."""
+        self._server.close()
+
     def score(self, vector: Mapping[str, float]) -> float:
         """Return the score of one unit; raises KeyError when a column is missing."""
         return self._server.infer(self._address, self._wiring, [[vector[name] for name in self.columns]])[0]

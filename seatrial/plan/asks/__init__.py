@@ -5,6 +5,7 @@ from seatrial.plan.asks.catalogue import Catalogue
 from seatrial.plan.asks.consumers import Consumer, Consumers
 from seatrial.plan.asks.evaluation import Evaluation
 from seatrial.plan.asks.features import Features
+from seatrial.plan.asks.latency import Latency
 from seatrial.plan.asks.ownership import Ownership, Tier
 from seatrial.plan.asks.parts import Parts
 from seatrial.plan.asks.served import Served
@@ -16,6 +17,7 @@ __all__ = [
     "Consumers",
     "Evaluation",
     "Features",
+    "Latency",
     "Ownership",
     "Parts",
     "Served",
