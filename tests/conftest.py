@@ -6,6 +6,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from deployments import chromium
 
@@ -17,6 +18,10 @@ ORDER = ("doctest", "unit", "laws", "golden", "architecture", "calibration", "in
 LONGEST_FIRST = ("flows", "browser", "calibration", "integration", "laws", "unit", "doctest", "golden", "architecture")
 # These start a server, a worker and a database each: they take turns in one process.
 LIVE = ("flows", "browser")
+
+# How long an example takes says more about the machine than about the code.
+settings.register_profile("house", deadline=None)
+settings.load_profile("house")
 
 # Scripts that made the golden numbers need packages that the tests do not.
 collect_ignore_glob = ["golden/make_*.py"]

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from seatrial.errors import NotFoundError, TamperedError, UnavailableError
 from seatrial.ports import RouterReport
-from seatrial.routing import Assignment, RoutingSnapshot, assign
-from seatrial.routing.signing import CheckingKey, require_signed
+from seatrial.routing.compiled import compiled
+from seatrial.routing.signing import require_signed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
     from seatrial.gates.load import ShadowLoad
     from seatrial.ports import SnapshotFeed
+    from seatrial.routing import Assignment, RoutingSnapshot
+    from seatrial.routing.compiled import Assign
+    from seatrial.routing.signing import CheckingKey
 
 
 class InProcessRouter:
@@ -34,6 +37,7 @@ class InProcessRouter:
         self._decision_point = decision_point
         self._keys = keys
         self._held: RoutingSnapshot | None = None
+        self._assign = _unready(name, decision_point)
         self._taken_at: datetime | None = None
         self._served: Counter[str] = Counter()
         self._refused: Counter[str] = Counter()
@@ -48,9 +52,7 @@ class InProcessRouter:
     def snapshot(self) -> RoutingSnapshot:
         """The snapshot it assigns by; raises UnavailableError before the first one was read."""
         if self._held is None:
-            raise UnavailableError(
-                f"router {self._name!r}: no snapshot of {self._decision_point!r} yet; call refresh once it is published"
-            )
+            raise _missing(self._name, self._decision_point)
         return self._held
 
     def refresh(self, *, now: datetime, shadow: ShadowLoad | None = None) -> bool:
@@ -82,6 +84,7 @@ class InProcessRouter:
                     self._served = Counter()
                 self._taken_at = now
             self._held = published
+            self._assign = compiled(published)
         return True
 
     def _flaw(self, published: RoutingSnapshot) -> str | None:
@@ -120,7 +123,22 @@ class InProcessRouter:
 
     def assign(self, unit_key: str, attributes: Mapping[str, str], *, now: datetime) -> Assignment:
         """Return who answers `unit_key` at `now`."""
-        assigned = assign(self.snapshot, unit_key, attributes, now=now)
+        assigned = self._assign(unit_key, attributes, now)
         with self._counting:
             self._served[assigned.release_id] += 1
         return assigned
+
+
+def _missing(name: str, decision_point: str) -> UnavailableError:
+    return UnavailableError(
+        f"router {name!r}: no snapshot of {decision_point!r} yet; call refresh once it is published"
+    )
+
+
+def _unready(name: str, decision_point: str) -> Assign:
+    """Return what assigns nobody before the first snapshot was read."""
+
+    def assign(_unit_key: str, _attributes: Mapping[str, str], _now: datetime) -> Assignment:
+        raise _missing(name, decision_point)
+
+    return assign

@@ -51,20 +51,44 @@ def assign(snapshot: RoutingSnapshot, unit_key: str, attributes: Mapping[str, st
     The lease is checked here, on the serving side, so that a dead control plane ends an experiment by itself. A pin
     outranks the comparison, and a kill outranks both.
     """
-    chosen = _chosen(snapshot, unit_key, attributes, now=now)
-    if not snapshot.kills:
-        return chosen
-    return _obeyed(snapshot, chosen, attributes)
+    is_drawn = snapshot.slots > 0 and slot_of(snapshot.salt, unit_key) < snapshot.slots
+    copied = is_copied(snapshot, unit_key)
+    return outcome(snapshot, unit_key, attributes, is_drawn=is_drawn, is_copied=copied, now=now)
 
 
-def _chosen(snapshot: RoutingSnapshot, unit_key: str, attributes: Mapping[str, str], *, now: datetime) -> Assignment:
+def outcome(
+    snapshot: RoutingSnapshot,
+    unit_key: str,
+    attributes: Mapping[str, str],
+    *,
+    is_drawn: bool,
+    is_copied: bool,
+    now: datetime,
+) -> Assignment:
+    """Return the assignment of a unit of which it is known whether its slot is the challenger's, and copied.
+
+    Of the unit itself only pins ask: all others with the same attributes and the same draw are assigned alike.
+    """
+    chosen = _chosen(snapshot, unit_key, attributes, is_drawn=is_drawn, is_copied=is_copied, now=now)
+    return _obeyed(snapshot, chosen, attributes) if snapshot.kills else chosen
+
+
+def _chosen(
+    snapshot: RoutingSnapshot,
+    unit_key: str,
+    attributes: Mapping[str, str],
+    *,
+    is_drawn: bool,
+    is_copied: bool,
+    now: datetime,
+) -> Assignment:
     for pin in snapshot.pins:
         if pin.holds(unit_key, attributes, now=now):
             return Assignment(pin.release_id, _arm_of(snapshot, pin.release_id), 0.0, snapshot.number, None)
     takes_part = snapshot.is_in_segment(attributes)
-    shadow = snapshot.challenger if takes_part and is_copied(snapshot, unit_key) else None
+    shadow = snapshot.challenger if takes_part and is_copied else None
     if snapshot.slots and takes_part and snapshot.lease_until is not None and now < snapshot.lease_until:
-        if snapshot.challenger is not None and slot_of(snapshot.salt, unit_key) < snapshot.slots:
+        if snapshot.challenger is not None and is_drawn:
             return Assignment(snapshot.challenger, Arm.CHALLENGER, snapshot.share, snapshot.number, shadow)
         return Assignment(snapshot.champion, Arm.CHAMPION, snapshot.share, snapshot.number, shadow)
     return Assignment(snapshot.fallback, _arm_of(snapshot, snapshot.fallback), 0.0, snapshot.number, shadow)
