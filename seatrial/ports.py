@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    from seatrial.checkpoints import VerifierKey
     from seatrial.evidence import Arm, Evidence
     from seatrial.gates.finding import Finding
     from seatrial.gates.load import ShadowLoad
@@ -141,6 +144,9 @@ class Snapshots(Protocol):
     def snapshot(self, decision_point: str) -> RoutingSnapshot:
         """Return the present snapshot; raises NotFoundError."""
 
+    def published(self) -> Sequence[RoutingSnapshot]:
+        """Return every routing snapshot that was ever published, as it is now; raises TamperedError."""
+
     def renew(self, snapshot: RoutingSnapshot) -> bool:
         """Extend the lease of the present snapshot to that of `snapshot`; False when it is no longer present."""
 
@@ -176,6 +182,39 @@ class Ledger(Protocol):
 
     def entries(self, rollout_id: str | None = None) -> Sequence[Entry]:
         """Return entries in order, all or those of one rollout."""
+
+    def head(self) -> tuple[int, str]:
+        """Return number and hash of the newest entry; 0 and `GENESIS` before the first."""
+
+    def erase(self, numbers: Sequence[int], records: Sequence[Record]) -> None:
+        """Forget for ever the texts of the entries with these `numbers`, and append `records` that say so."""
+
+
+class Notes(Protocol):
+    """What the ledger's checkpoints are made of, and those that were made."""
+
+    def hashes(self) -> Sequence[str]:
+        """Return the hash of each entry, in order."""
+
+    def add_checkpoint(self, size: int, note: str, *, now: datetime) -> None:
+        """Store the checkpoint of the ledger at `size`; a second one of the same size is left out."""
+
+    def checkpoints(self) -> Sequence[str]:
+        """Return the signed notes of all checkpoints, smallest first."""
+
+
+class Anchor(Protocol):
+    """A place outside the database where checkpoints are kept, best in the hands of somebody else."""
+
+    @property
+    def name(self) -> str:
+        """What it is called in findings."""
+
+    def publish(self, size: int, note: str) -> None:
+        """Keep the note of the checkpoint of `size`; the same one again changes nothing; raises UnavailableError."""
+
+    def notes(self) -> Sequence[str]:
+        """Return every note that is kept, in the order of keeping; raises UnavailableError."""
 
 
 class Looks(Protocol):
@@ -248,7 +287,7 @@ class Outputs(Protocol):
         """Return the outputs of one decision point, or all, oldest first."""
 
 
-class Store(Releases, Plans, Rollouts, Snapshots, Outputs, Ledger, Looks, GateAnswers, Beats, Protocol):
+class Store(Releases, Plans, Rollouts, Snapshots, Outputs, Ledger, Notes, Looks, GateAnswers, Beats, Protocol):
     """All of the control plane's memory."""
 
 
@@ -349,6 +388,16 @@ class RuntimeMetrics(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Notary:
+    """What makes and checks the ledger's checkpoints."""
+
+    origin: str  #: name of the ledger, the same for ever
+    keys: tuple[VerifierKey, ...]  #: every key that signs or ever signed
+    private: Ed25519PrivateKey | None = None  #: None where checkpoints are only checked
+    anchors: tuple[Anchor, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Ports:
     """What the control plane works with."""
 
@@ -358,4 +407,5 @@ class Ports:
     approvers: Mapping[str, frozenset[str]] = field(default_factory=dict)  #: roles by name of the person
     runtime: RuntimeMetrics | None = None  #: None when no monitoring system is configured
     signer: SigningKey | None = None  #: signs snapshots; None leaves them unsigned
+    notary: Notary | None = None  #: None where the ledger has no checkpoints
     examiner: Examiner | None = None  #: None where nothing answers declared gates, each of which is then an ERROR

@@ -15,9 +15,9 @@ import pyarrow as pa
 import sqlalchemy as sa
 from sqlalchemy.exc import OperationalError
 
+from seatrial.adapters.ledger_tables import AwareTime
 from seatrial.adapters.log_intake import Flushed, Intake
 from seatrial.adapters.log_schema import LABEL_ROWS, QUARANTINE_ROWS, LogKind, decision_rows, plain, table_of
-from seatrial.adapters.sql import AwareTime
 from seatrial.errors import InvalidDocumentError, Problem, UnavailableError
 from seatrial.units import digest_of
 

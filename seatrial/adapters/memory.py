@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from secrets import token_hex
 from typing import TYPE_CHECKING
 
 from seatrial.errors import ConflictError, NotFoundError
-from seatrial.ledger import GENESIS, chain
+from seatrial.ledger import GENESIS, chain, restored, withheld
 from seatrial.rollout import RETURNING
 from seatrial.verdict import Verdict
 
@@ -33,6 +34,8 @@ class MemoryStore:
     _champions: dict[str, str] = field(default_factory=dict)
     _snapshots: dict[str, RoutingSnapshot] = field(default_factory=dict)
     _reports: dict[tuple[str, str], RouterReport] = field(default_factory=dict)
+    _published: dict[tuple[str, int], RoutingSnapshot] = field(default_factory=dict)
+    _checkpoints: dict[int, str] = field(default_factory=dict)
     _entries: list[Entry] = field(default_factory=list)
     _keys: set[str] = field(default_factory=set)
     _looks: dict[tuple[str, datetime], Look] = field(default_factory=dict)
@@ -84,6 +87,7 @@ class MemoryStore:
             self._rollouts[rollout.id] = rollout
         if commit.snapshot is not None:
             self._snapshots[commit.snapshot.decision_point] = commit.snapshot
+            self._published[commit.snapshot.decision_point, commit.snapshot.number] = commit.snapshot
         if commit.champion is not None:
             self._champions.update([commit.champion])
         if commit.evidence is not None:
@@ -152,6 +156,7 @@ class MemoryStore:
         if snapshot.is_newer_than(present):
             renewed = replace(present, lease_until=snapshot.lease_until, signature=snapshot.signature)
             self._snapshots[snapshot.decision_point] = renewed
+            self._published[snapshot.decision_point, snapshot.number] = renewed
         return True
 
     def report(self, report: RouterReport) -> None:
@@ -181,12 +186,41 @@ class MemoryStore:
             if record.key in self._keys:
                 continue
             previous = self._entries[-1].hash if self._entries else GENESIS
-            self._entries.append(chain(record, number=len(self._entries) + 1, previous=previous))
+            number = len(self._entries) + 1
+            self._entries.append(chain(record, number=number, previous=previous, salt=token_hex(32)))
             self._keys.add(record.key)
 
     def entries(self, rollout_id: str | None = None) -> Sequence[Entry]:
         """Return entries in order, all or those of one rollout."""
         return [e for e in self._entries if rollout_id in (None, e.record.rollout_id)]
+
+    def head(self) -> tuple[int, str]:
+        """Return number and hash of the newest entry; 0 and `GENESIS` before the first."""
+        return (self._entries[-1].number, self._entries[-1].hash) if self._entries else (0, GENESIS)
+
+    def hashes(self) -> Sequence[str]:
+        """Return the hash of each entry, in order."""
+        return [entry.hash for entry in self._entries]
+
+    def erase(self, numbers: Sequence[int], records: Sequence[Record]) -> None:
+        """Forget for ever the texts of the entries with these `numbers`, and append `records` that say so."""
+        for at, entry in enumerate(self._entries):
+            if entry.number in numbers and entry.seal is not None:
+                record = restored(withheld(entry.record)[0], None)
+                self._entries[at] = replace(entry, record=record, seal=replace(entry.seal, salt=None))
+        self.append(records)
+
+    def add_checkpoint(self, size: int, note: str, *, now: datetime) -> None:  # noqa: ARG002 kept by the SQL adapter
+        """Store the checkpoint of the ledger at `size`; a second one of the same size is left out."""
+        self._checkpoints.setdefault(size, note)
+
+    def checkpoints(self) -> Sequence[str]:
+        """Return the signed notes of all checkpoints, smallest first."""
+        return [self._checkpoints[size] for size in sorted(self._checkpoints)]
+
+    def published(self) -> Sequence[RoutingSnapshot]:
+        """Return every routing snapshot that was ever published, as it is now."""
+        return [self._published[key] for key in sorted(self._published)]
 
     def add_look(self, look: Look) -> None:
         """Store a look; a second one of the same rollout and time is left out."""

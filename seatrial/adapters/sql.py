@@ -10,54 +10,47 @@ from __future__ import annotations
 import json
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
+from secrets import token_hex
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError, OperationalError
 
+from seatrial.adapters.ledger_tables import (
+    CHECKPOINTS,
+    LEDGER,
+    LEDGER_HEAD,
+    LEDGER_TEXTS,
+    METADATA,
+    AwareTime,
+    add_missing_columns,
+    append,
+    entry_of,
+    select_entries,
+)
 from seatrial.adapters.memory import match_id
 from seatrial.errors import ConflictError, NotFoundError, TamperedError, UnavailableError
 from seatrial.gates.finding import Finding
 from seatrial.gates.load import ShadowLoad
-from seatrial.ledger import GENESIS, Entry, Record, chain
+from seatrial.ledger import GENESIS
 from seatrial.outputs import BatchOutput, Standing
 from seatrial.plan import Plan
 from seatrial.ports import GateAnswer, Look, Registered, RouterReport
 from seatrial.release import Release
 from seatrial.rollout import RETURNING, Action, Rollout, State
 from seatrial.routing import RoutingSnapshot
-from seatrial.units import canonical, require_aware
+from seatrial.units import canonical
 from seatrial.verdict import Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+    from datetime import datetime
 
+    from seatrial.ledger import Entry, Record
     from seatrial.ports import Commit
 
 
-class AwareTime(sa.TypeDecorator[datetime]):
-    """A time in UTC, stored with its zone where the engine has one and as UTC where it has not."""
-
-    impl = sa.DateTime(timezone=True)
-    cache_ok = True
-
-    def process_bind_param(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:
-        """Return the stored form; a time without a zone is refused."""
-        if value is None:
-            return None
-        moment = require_aware(value)
-        return moment.replace(tzinfo=None) if dialect.name == "sqlite" else moment
-
-    def process_result_value(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:
-        """Return the aware time."""
-        if value is None:
-            return None
-        return value.replace(tzinfo=UTC) if dialect.name == "sqlite" else value.astimezone(UTC)
-
-
-METADATA = sa.MetaData()
 RELEASES = sa.Table(
     "releases",
     METADATA,
@@ -133,27 +126,6 @@ REPORTS = sa.Table(
     sa.Column("served", sa.Text, nullable=False),
     sa.Column("refused", sa.Text, nullable=False),
     sa.Column("taken_at", AwareTime),
-)
-LEDGER = sa.Table(
-    "ledger",
-    METADATA,
-    sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),
-    sa.Column("key", sa.String, nullable=False, unique=True),
-    sa.Column("at", AwareTime, nullable=False),
-    sa.Column("kind", sa.String, nullable=False),
-    sa.Column("actor", sa.String, nullable=False),
-    sa.Column("decision_point", sa.String, nullable=False),
-    sa.Column("rollout_id", sa.String, index=True),
-    sa.Column("body", sa.Text, nullable=False),
-    sa.Column("previous", sa.String, nullable=False),
-    sa.Column("hash", sa.String, nullable=False),
-)
-LEDGER_HEAD = sa.Table(
-    "ledger_head",
-    METADATA,
-    sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
-    sa.Column("number", sa.Integer, nullable=False),
-    sa.Column("hash", sa.String, nullable=False),
 )
 LOOKS = sa.Table(
     "looks",
@@ -241,6 +213,7 @@ class SqlStore:
         with self._translated():
             METADATA.create_all(self._engine)
             with self._engine.begin() as connection:
+                add_missing_columns(connection)
                 self._insert_new(connection, LEDGER_HEAD, id=1, number=0, hash=GENESIS)
 
     def close(self) -> None:
@@ -370,13 +343,7 @@ class SqlStore:
         if not rows:
             known = [row.name for row in self._rows(sa.select(DECISION_POINTS.c.name))]
             raise NotFoundError.of("decision point", decision_point, known)
-        try:
-            written = RoutingSnapshot.of_document(json.loads(rows[0].body))
-            return replace(written, lease_until=rows[0].lease_until, signature=rows[0].signature)
-        except ValueError as error:
-            raise TamperedError(
-                f"snapshot {rows[0].number} of {decision_point!r}: {error}; call the person who owns the database"
-            ) from error
+        return _snapshot(rows[0], decision_point)
 
     def renew(self, snapshot: RoutingSnapshot) -> bool:
         """Extend the lease of the present snapshot to that of `snapshot`; False when it is no longer present."""
@@ -463,10 +430,36 @@ class SqlStore:
 
     def entries(self, rollout_id: str | None = None) -> Sequence[Entry]:
         """Return entries in order, all or those of one rollout."""
-        query = sa.select(LEDGER).order_by(LEDGER.c.number)
-        if rollout_id is not None:
-            query = query.where(LEDGER.c.rollout_id == rollout_id)
-        return [_entry(row) for row in self._rows(query)]
+        return [entry_of(row) for row in self._rows(select_entries(rollout_id))]
+
+    def head(self) -> tuple[int, str]:
+        """Return number and hash of the newest entry; 0 and `GENESIS` before the first."""
+        (row,) = self._rows(sa.select(LEDGER_HEAD.c.number, LEDGER_HEAD.c.hash))
+        return row.number, row.hash
+
+    def hashes(self) -> Sequence[str]:
+        """Return the hash of each entry, in order."""
+        return [row.hash for row in self._rows(sa.select(LEDGER.c.hash).order_by(LEDGER.c.number))]
+
+    def erase(self, numbers: Sequence[int], records: Sequence[Record]) -> None:
+        """Forget for ever the texts of the entries with these `numbers`, and append `records` that say so."""
+        with self._writing() as connection:
+            connection.execute(sa.delete(LEDGER_TEXTS).where(LEDGER_TEXTS.c.number.in_(numbers)))
+            self._append(connection, records)
+
+    def add_checkpoint(self, size: int, note: str, *, now: datetime) -> None:
+        """Store the checkpoint of the ledger at `size`; a second one of the same size is left out."""
+        with self._writing() as connection:
+            self._insert_new(connection, CHECKPOINTS, size=size, note=note, at=now)
+
+    def checkpoints(self) -> Sequence[str]:
+        """Return the signed notes of all checkpoints, smallest first."""
+        return [row.note for row in self._rows(sa.select(CHECKPOINTS.c.note).order_by(CHECKPOINTS.c.size))]
+
+    def published(self) -> Sequence[RoutingSnapshot]:
+        """Return every routing snapshot that was ever published, as it is in the database now."""
+        query = sa.select(SNAPSHOTS).order_by(SNAPSHOTS.c.decision_point, SNAPSHOTS.c.number)
+        return [_snapshot(row, row.decision_point) for row in self._rows(query)]
 
     def add_look(self, look: Look) -> None:
         """Store a look; a second one of the same rollout and time is left out."""
@@ -557,39 +550,7 @@ class SqlStore:
 
     def _append(self, connection: sa.Connection, records: Sequence[Record]) -> None:
         """Append `records` behind the head, which is moved from the number that was read."""
-        acts: dict[str, Record] = {}
-        for record in records:
-            acts.setdefault(record.key, record)
-        if not acts:
-            return
-        # Two writers may find the same act absent: keys are read only after the head is locked.
-        head = connection.execute(sa.select(LEDGER_HEAD).with_for_update()).one()
-        present = set(connection.scalars(sa.select(LEDGER.c.key).where(LEDGER.c.key.in_(acts))))
-        number, previous = head.number, head.hash
-        for record in acts.values():
-            if record.key in present:
-                continue
-            entry = chain(record, number=number + 1, previous=previous)
-            number, previous = entry.number, entry.hash
-            connection.execute(
-                sa.insert(LEDGER).values(
-                    number=number,
-                    key=record.key,
-                    at=record.at,
-                    kind=record.kind,
-                    actor=record.actor,
-                    decision_point=record.decision_point,
-                    rollout_id=record.rollout_id,
-                    body=canonical(dict(record.body)).decode(),
-                    previous=entry.previous,
-                    hash=entry.hash,
-                )
-            )
-        moved = connection.execute(
-            sa.update(LEDGER_HEAD).where(LEDGER_HEAD.c.number == head.number).values(number=number, hash=previous)
-        )
-        if moved.rowcount != 1:
-            raise ConflictError(f"ledger: not at entry {head.number} any more; read again and decide again")
+        append(connection, records, new_salt=lambda: token_hex(32))
 
     def _insert_new(self, connection: sa.Connection, table: sa.Table, **row: Any) -> None:
         """Insert `row` unless its primary key is present."""
@@ -675,6 +636,16 @@ def _tell(connection: sa.Connection, decision_point: str) -> None:
         connection.execute(sa.select(sa.func.pg_notify(CHANNEL, decision_point)))
 
 
+def _snapshot(row: sa.Row[Any], decision_point: str) -> RoutingSnapshot:
+    try:
+        written = RoutingSnapshot.of_document(json.loads(row.body))
+        return replace(written, lease_until=row.lease_until, signature=row.signature)
+    except ValueError as error:
+        raise TamperedError(
+            f"snapshot {row.number} of {decision_point!r}: {error}; call the person who owns the database"
+        ) from error
+
+
 def _what(commit: Commit) -> str:
     if commit.inserted is not None:
         return f"decision point {commit.inserted.decision_point!r}"
@@ -699,11 +670,6 @@ def _report(row: sa.Row[Any]) -> RouterReport:
 def _rollout(row: sa.Row[Any]) -> Rollout:
     fields = {name: value for name, value in row._mapping.items() if name != "is_active"}  # noqa: SLF001 public by documentation
     return Rollout(**{**fields, "state": State(row.state)})
-
-
-def _entry(row: sa.Row[Any]) -> Entry:
-    record = Record(row.at, row.kind, row.actor, row.decision_point, row.rollout_id, row.key, json.loads(row.body))
-    return Entry(row.number, record, row.previous, row.hash)
 
 
 def _look(row: sa.Row[Any]) -> Look:

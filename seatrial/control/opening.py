@@ -77,7 +77,11 @@ def _open_decision_point(ports: Ports, release: Release, *, now: datetime, actor
     name = release.decision_point
     parts = {release.id: parts_of(release)}
     snapshot = RoutingSnapshot(name, 1, champion=release.id, fallback=release.id, parts=parts)
-    body = {"champion": release.id, "reason": "first release of the decision point, served without a rollout"}
+    body = {
+        "champion": release.id,
+        "reason": "first release of the decision point, served without a rollout",
+        "snapshot": {"number": snapshot.number, "digest": snapshot.digest},
+    }
     record = Record(now, "decision_point.opened", actor, name, None, f"{name}/opened", body)
     ports.store.commit(Commit(records=(record,), snapshot=sealed_by(ports, snapshot), champion=(name, release.id)))
 

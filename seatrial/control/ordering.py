@@ -42,6 +42,9 @@ def change_orders(
         pins = tuple(pin for pin in changed.pins if now < pin.expires_at)
         numbered = replace(changed, number=present.number + 1, pins=pins)
         whole = replace(numbered, parts=parts_in(ports, numbered.releases()))
+        # Who finds a snapshot in the database must find in the ledger who published exactly this one.
+        body = {**record.body, "snapshot": {"number": whole.number, "digest": whole.digest}}
+        record = replace(record, body=body)
         try:
             ports.store.commit(Commit(records=(record,), snapshot=sealed_by(ports, whole)))
         except ConflictError:
