@@ -53,7 +53,7 @@ def assign_all(snapshot: RoutingSnapshot, units: pa.Table, *, unit_key: str, now
     place = np.empty(len(keys), dtype=np.int64)
     for case in np.unique(cases):
         place[cases == case] = len(found)
-        found.append(_outcome(snapshot, "", kinds[case // 2], is_drawn=bool(case % 2), now=now))
+        found.append(_outcome(snapshot, None, kinds[case // 2], is_drawn=bool(case % 2), now=now))
     for row in np.flatnonzero(is_pinned):
         place[row] = len(found)
         key = keys[int(row)].as_py()
@@ -62,7 +62,7 @@ def assign_all(snapshot: RoutingSnapshot, units: pa.Table, *, unit_key: str, now
 
 
 def _outcome(
-    snapshot: RoutingSnapshot, key: str, attributes: Mapping[str, str], *, is_drawn: bool, now: datetime
+    snapshot: RoutingSnapshot, key: str | None, attributes: Mapping[str, str], *, is_drawn: bool, now: datetime
 ) -> Assignment:
     return outcome(snapshot, key, attributes, is_drawn=is_drawn, is_copied=False, now=now)
 

@@ -58,7 +58,7 @@ def assign(snapshot: RoutingSnapshot, unit_key: str, attributes: Mapping[str, st
 
 def outcome(
     snapshot: RoutingSnapshot,
-    unit_key: str,
+    unit_key: str | None,
     attributes: Mapping[str, str],
     *,
     is_drawn: bool,
@@ -67,7 +67,8 @@ def outcome(
 ) -> Assignment:
     """Return the assignment of a unit of which it is known whether its slot is the challenger's, and copied.
 
-    Of the unit itself only pins ask: all others with the same attributes and the same draw are assigned alike.
+    Of the unit itself only pins ask, None being one that no pin names: all others with the same attributes and the same
+    draw are assigned alike.
     """
     chosen = _chosen(snapshot, unit_key, attributes, is_drawn=is_drawn, is_copied=is_copied, now=now)
     return _obeyed(snapshot, chosen, attributes) if snapshot.kills else chosen
@@ -75,7 +76,7 @@ def outcome(
 
 def _chosen(
     snapshot: RoutingSnapshot,
-    unit_key: str,
+    unit_key: str | None,
     attributes: Mapping[str, str],
     *,
     is_drawn: bool,

@@ -37,10 +37,10 @@ def _plain(snapshot: RoutingSnapshot) -> Assign:
     inside = {column: values[0] for column, values in when.items() if values}
     # The first moment of all is within every lease, and the last within none.
     first, last = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
-    challenger = outcome(snapshot, "", inside, is_drawn=True, is_copied=is_copied, now=first)
-    champion = outcome(snapshot, "", inside, is_drawn=False, is_copied=is_copied, now=first)
-    alone = outcome(snapshot, "", inside, is_drawn=False, is_copied=is_copied, now=last)
-    outside = outcome(snapshot, "", {}, is_drawn=False, is_copied=is_copied, now=last)
+    challenger = outcome(snapshot, None, inside, is_drawn=True, is_copied=is_copied, now=first)
+    champion = outcome(snapshot, None, inside, is_drawn=False, is_copied=is_copied, now=first)
+    alone = outcome(snapshot, None, inside, is_drawn=False, is_copied=is_copied, now=last)
+    outside = outcome(snapshot, None, {}, is_drawn=False, is_copied=is_copied, now=last)
 
     def decide(unit_key: str, attributes: Mapping[str, str], now: datetime) -> Assignment:
         for column, values in rule:

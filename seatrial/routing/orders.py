@@ -38,8 +38,8 @@ class Pin:
         if (self.unit_key is None) == (not self.when):
             raise ValueError("pin: expected either a unit key or a rule; name one of them")
 
-    def holds(self, unit_key: str, attributes: Mapping[str, str], *, now: datetime) -> bool:
-        """Return whether the pin decides who answers this unit at `now`."""
+    def holds(self, unit_key: str | None, attributes: Mapping[str, str], *, now: datetime) -> bool:
+        """Return whether the pin decides who answers this unit at `now`; None is a unit that no pin names."""
         if now >= self.expires_at:
             return False
         return unit_key == self.unit_key if self.unit_key is not None else is_matched(self.when, attributes)
