@@ -14,6 +14,7 @@ from seatrial.backtest.drawing import ARMS, Draw
 from seatrial.backtest.requests import moment
 from seatrial.backtest.serving import ServedLogs
 from seatrial.backtest.standing_in import stand_in
+from seatrial.control.assessing import assess
 from seatrial.control.moving import step
 from seatrial.control.opening import start
 from seatrial.control.publishing import agree
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from seatrial.backtest.requests import Requests
     from seatrial.control.moving import Outcome
     from seatrial.plan import Guardrail, Plan, Stage
+    from seatrial.ports import Case
     from seatrial.report.moves import Move
     from seatrial.rollout import Rollout
 
@@ -137,12 +139,21 @@ def play(replay: Replay, *, salt: str, folder: Path) -> Play:
 
 @dataclass(frozen=True, slots=True)
 class _NotReplayed:
-    """A probe for releases whose files a log does not hold."""
+    """A probe and an examiner for releases whose files and sources a log does not hold."""
 
     def probe(self, registered: Registered) -> Sequence[Finding]:
         """Return PASS by assumption, and say so."""
         reason = f"not replayed, assumed: a log holds no files of {registered.release.name}"
         return [Finding(Question.CONTRACT, "load", Verdict.PASS, reason)]
+
+    def reads(self, case: Case) -> Mapping[str, str]:  # noqa: ARG002 nothing is read
+        """Return nothing."""
+        return {}
+
+    def examine(self, case: Case) -> Sequence[Finding]:
+        """Return PASS by assumption, and say so: a declared gate asks files and sources that a log does not hold."""
+        reason = f"not replayed, assumed: gate {case.gate} asks more than a log holds"
+        return [Finding(Question.CONTRACT, case.gate, Verdict.PASS, reason)]
 
 
 @dataclass(slots=True)
@@ -168,7 +179,8 @@ class _Player:
         self._logs = ServedLogs(
             replay.requests, draw, folder, decision_point=point, champion=champion.id, challenger=challenger.id
         )
-        self._ports = Ports(MemoryStore(), self._logs, _NotReplayed(), {_PERSON: frozenset(plan.approvers.roles)})
+        missing, people = _NotReplayed(), {_PERSON: frozenset(plan.approvers.roles)}
+        self._ports = Ports(MemoryStore(), self._logs, missing, people, examiner=missing)
         for release in (champion, challenger):
             self._ports.store.add_release(Registered(release, folder, self._now), ())
         alone = RoutingSnapshot(point, 1, champion=champion.id, fallback=champion.id)
@@ -203,6 +215,8 @@ class _Player:
         """Return the rollout at its first stage with logs; what is skipped stands in the ledger with its reason."""
         plan = self._replay.plan
         rollout = start(self._ports, challenger, plan, request=request, requested_by=_ACTOR, now=self._now)
+        for gate in plan.gates.asked():
+            assess(self._ports, rollout.id, gate, now=self._now, actor=_ACTOR)
         while (lack := self._lack(plan.stages[rollout.stage])) is not None:
             passed = Decision(Action.ADVANCE, f"not replayed, assumed passed: a log holds {lack}")
             after = move(rollout, plan, passed, now=self._now, evidence_digest=Evidence().digest)

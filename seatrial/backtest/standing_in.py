@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from seatrial.change import Change
 from seatrial.documents import Document, check
+from seatrial.plan import Shadow
 from seatrial.release import Release
 from seatrial.units import digest_of
 
@@ -20,7 +22,7 @@ def stand_in(plan: Plan, name: str, *, salt: str, target: str | None = None) -> 
 
     It takes part with the plan's segment, which is a value of the log's column ``segment``.
     """
-    digest = digest_of([_UNKNOWN, name])
+    digest = digest_of([_UNKNOWN, name if _is_for_models(plan) else "one model for both"])
     text = {"version": _UNKNOWN}
     document = {
         "release": {"name": name, **text, "decision_point": plan.decision_point},
@@ -64,6 +66,13 @@ def stand_in(plan: Plan, name: str, *, salt: str, target: str | None = None) -> 
         "risk_tier": "low",
     }
     return check(Document(f"stand-in for the {name}", document), Release)
+
+
+def _is_for_models(plan: Plan) -> bool:
+    """Return whether a release with another model may follow `plan`; of one for cut-offs alone, both have one model."""
+    if plan.changes:
+        return Change.MODEL in plan.changes
+    return any(isinstance(stage, Shadow) for stage in plan.stages)
 
 
 def _segments(segment: str | None) -> dict[str, object]:

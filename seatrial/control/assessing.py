@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime
 
+    from seatrial.ledger import Entry
     from seatrial.plan import Ask, Plan
     from seatrial.ports import Examiner, Ports, Store
     from seatrial.rollout import Rollout
@@ -129,7 +130,11 @@ def _keep(ports: Ports, rollout: Rollout, answer: GateAnswer, reads: Mapping[str
         "read": dict(sorted(reads.items())),
         "findings": [finding.document() for finding in answer.findings],
     }
-    key = f"{rollout.id}/gate/{answer.gate}/{short(answer.digest)}"
+    known = [e.record for e in ports.store.entries(rollout.id) if e.record.kind == ANSWERED]
+    own = [record for record in known if record.body["gate"] == answer.gate]
+    # The same answer again is no news; one that returns after another is.
+    is_news = not own or own[-1].body["digest"] != answer.digest
+    key = f"{rollout.id}/gate/{answer.gate}/{len(own) + is_news}/{short(answer.digest)}"
     record = Record(answer.at, ANSWERED, actor, rollout.decision_point, rollout.id, key, body)
     ports.store.add_gate_answer(answer, [record])
 
@@ -140,21 +145,43 @@ def gate_findings(store: Store, rollout: Rollout, plan: Plan, *, now: datetime) 
     In its gates every declared gate speaks, one without an answer as INCONCLUSIVE. While its exposure may still grow,
     those speak whose waiver has ended since: they hold it where it is until somebody waives them anew.
     """
-    if rollout.state not in (_GROWING | {State.GATES}):
-        return []
-    found = weighed_answers(store, rollout, plan, now=now)
-    if rollout.state is State.GATES:
-        return found
-    return [finding for finding in found if finding.is_binding and finding.verdict is not Verdict.PASS]
+    return _of_state(rollout, weighed_answers(store, rollout, plan, now=now))
 
 
 def weighed_answers(store: Store, rollout: Rollout, plan: Plan, *, now: datetime) -> list[Finding]:
     """Return what every declared gate says, with the waivers that count at `now`, whatever the state."""
-    asked = plan.gates.asked()
-    if not asked:
+    if not plan.gates.asked():
         return []
-    answers, waived = store.gate_answers(rollout.id), waived_of(store.entries(rollout.id))
-    return [each for name, ask in asked.items() for each in _answered(name, ask, answers.get(name), waived, now=now)]
+    return _weigh(plan, store.gate_answers(rollout.id), waived_of(store.entries(rollout.id)), now=now)
+
+
+def recorded_findings(entries: Sequence[Entry], rollout: Rollout, plan: Plan, *, now: datetime) -> list[Finding]:
+    """Return what `gate_findings` said when the ledger ended with `entries`, from what they record alone.
+
+    Raises KeyError, TypeError or ValueError when a record cannot be read.
+    """
+    answers: dict[str, GateAnswer] = {}
+    for record in (entry.record for entry in entries if entry.record.kind == ANSWERED):
+        findings = tuple(map(Finding.of_document, record.body["findings"]))
+        gate = record.body["gate"]
+        answers[gate] = GateAnswer(rollout.id, gate, record.at, record.body["inputs"], findings)
+    return _of_state(rollout, _weigh(plan, answers, waived_of(entries), now=now))
+
+
+def _of_state(rollout: Rollout, found: list[Finding]) -> list[Finding]:
+    if rollout.state is State.GATES:
+        return found
+    if rollout.state in _GROWING:
+        return [finding for finding in found if finding.is_binding and finding.verdict is not Verdict.PASS]
+    return []
+
+
+def _weigh(plan: Plan, answers: Mapping[str, GateAnswer], waived: Sequence[Waived], *, now: datetime) -> list[Finding]:
+    return [
+        finding
+        for gate, ask in plan.gates.asked().items()
+        for finding in _answered(gate, ask, answers.get(gate), waived, now=now)
+    ]
 
 
 def _answered(

@@ -82,11 +82,11 @@ def scope_of(rollout: Rollout) -> Scope:
 
 
 def is_from_outside(finding: Finding, plan: Plan) -> bool:
-    """Return whether `finding` says what a probe, a gate, a router or the logs answered, which no evidence holds."""
-    is_contract = finding.question is Question.CONTRACT
-    is_probed = is_contract and finding.subject.endswith((f"· {_CHALLENGER}", f"· {_TARGET}"))
-    is_gate = is_contract and gate_of(finding) in plan.gates.asked()
-    return is_probed or is_gate or is_unread(finding) or finding.question is Question.LOAD
+    """Return whether `finding` says what a probe, a router or the logs answered then, which no evidence holds."""
+    if gate_of(finding) in plan.gates.asked():
+        return False
+    is_probed = finding.question is Question.CONTRACT and finding.subject.endswith((f"· {_CHALLENGER}", f"· {_TARGET}"))
+    return is_probed or is_unread(finding) or finding.question is Question.LOAD
 
 
 def is_unread(finding: Finding) -> bool:

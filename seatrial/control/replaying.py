@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
+from seatrial.control.assessing import recorded_findings
 from seatrial.control.judging import Judged, is_from_outside, is_unread, judged_from
 from seatrial.control.recording import decided
 from seatrial.errors import NotFoundError, RefusedError, TamperedError
@@ -68,7 +69,7 @@ class Replayed:
     reason: str  #: of the move; of an ERROR, what is missing
     note: str = ""  #: why it was not recomputed
     recomputed: int = 0  #: findings
-    taken: int = 0  #: findings of probes, declared gates and unread logs, taken from the record
+    taken: int = 0  #: findings of probes and unread logs, taken from the record
     differences: tuple[Difference, ...] = ()
 
 
@@ -116,7 +117,8 @@ def replay(store: Store, rollout_id: str) -> Replay:
     for entry in own:
         if entry.record.kind == "rollout.decided":
             after = _recorded(before, entry)
-            moves.append(_replayed(store, plan, before, after, entry))
+            earlier = [each for each in own if each.number < entry.number]
+            moves.append(_replayed(store, plan, before, after, entry, earlier))
             before = after
     stored = tuple(_fields(before.document(), present.document()))
     return Replay(present, len(chain), chain[-1].hash, tuple(moves), stored)
@@ -202,13 +204,16 @@ def _changed(kind: str, name: str, found: str) -> TamperedError:
     )
 
 
-def _replayed(store: Store, plan: Plan, before: Rollout, after: Rollout, entry: Entry) -> Replayed:
+def _replayed(
+    store: Store, plan: Plan, before: Rollout, after: Rollout, entry: Entry, earlier: Sequence[Entry]
+) -> Replayed:
     record = entry.record
     shown = Replayed(
         entry.number, record.at, record.actor, before.state, after.state, after.stage, Result.SAME, after.reason
     )
     try:
         answer = _answer(record)
+        gates = recorded_findings(earlier, before, plan, now=record.at)
     except (KeyError, TypeError, ValueError) as error:
         raise _broken(entry, error) from error
     recorded = findings_of(entry)
@@ -223,7 +228,7 @@ def _replayed(store: Store, plan: Plan, before: Rollout, after: Rollout, entry: 
             evidence = _evidence_of(store, after.evidence_digest)
         except (NotFoundError, ValueError) as error:
             return replace(shown, result=Result.ERROR, reason=str(error))
-    judged = None if evidence is None else _rejudged(store, plan, before, evidence, recorded, now=record.at)
+    judged = None if evidence is None else _rejudged(store, plan, before, evidence, recorded, gates, now=record.at)
     decision, differences = _redecided(before, plan, judged, answer, action, after.reason, without, now=record.at)
     differences += _compared(before, plan, decision, judged, answer, record)
     taken = sum(is_from_outside(finding, plan) for finding in judged.findings) if judged else 0
@@ -281,13 +286,23 @@ def _evidence_of(store: Store, digest: str | None) -> Evidence:
 
 
 def _rejudged(
-    store: Store, plan: Plan, before: Rollout, evidence: Evidence, recorded: Sequence[Finding], *, now: datetime
+    store: Store,
+    plan: Plan,
+    before: Rollout,
+    evidence: Evidence,
+    recorded: Sequence[Finding],
+    gates: Sequence[Finding],
+    *,
+    now: datetime,
 ) -> Judged:
-    """Return what the gates find now in `evidence`, with what no evidence holds in the place that it had."""
+    """Return what the gates find now in `evidence`, with what no evidence holds in the place that it had.
+
+    `gates` is what declared gates had answered by then, as the ledger has it.
+    """
     outside = tuple(finding for finding in recorded if is_from_outside(finding, plan))
     if any(map(is_unread, outside)):
         return Judged(evidence, outside)
-    return Judged(evidence, (*judged_from(evidence, before, plan, store, now=now), *outside))
+    return Judged(evidence, (*judged_from(evidence, before, plan, store, now=now), *outside, *gates))
 
 
 def _redecided(

@@ -7,7 +7,7 @@ import math
 import re
 from typing import TYPE_CHECKING, assert_never
 
-from seatrial.gates.finding import Question
+from seatrial.gates.finding import Question, gate_of
 from seatrial.plan import Approval, Canary, Gates, Labels, Promotion, Shadow
 from seatrial.rollout import SERVING, State, limit_of, share_of, soak_of
 from seatrial.units import format_duration, require_aware, short
@@ -207,13 +207,19 @@ def situation(rollout: Rollout, plan: Plan, names: Mapping[str, str]) -> str:
     )
 
 
-def next_step(rollout: Rollout, plan: Plan, findings: Iterable[Finding] = ()) -> str:
+def next_step(rollout: Rollout, plan: Plan, findings: Sequence[Finding] = ()) -> str:
     """Return what a person should do now, or that nothing is to be done; `findings` are those of the last look."""
     broken = next((f for f in findings if f.is_binding and _is_broken(f)), None)
     if broken is not None and (is_watched(rollout) or rollout.state is State.GATES):
         return (
             f"Repair what keeps evidence from being judged: {broken.subject}: {broken.reason}. Until then nothing is"
             " widened, and a share that is given ends with its lease."
+        )
+    waivable = next((f for f in findings if f.is_binding and f.is_waivable), None)
+    if waivable is not None and rollout.state is not State.AWAITING_DECISION:
+        return (
+            f"Mend the cause and start a mended release, or a person with the role {' or '.join(plan.approvers.roles)}"
+            f" waives gate {gate_of(waivable)} (`seatrial waive {rollout.id} {gate_of(waivable)}`): {waivable.reason}."
         )
     return _routine(rollout, plan)
 

@@ -25,7 +25,7 @@ PER_DAY, DAYS = 600, 14
 #: The champion decides so often wrongly.
 WRONG = 0.15
 STAGES = [
-    {"stage": "gates", "bounds": [{"metric": "log_loss", "at_most": 0.6}], "probe_max_age": "1 d"},
+    {"stage": "gates", "bounds": [{"metric": "log_loss", "at_most": 0.6}], "probe_max_age": "1 d", "parts": {}},
     {"stage": "shadow", "soak": "1 d", "deadline": "4 d", "min_units": 300, "max_flip_rate": "60 %"},
     {"stage": "canary", "share": "20 %", "soak": "1 d", "deadline": "6 d"},
     {"stage": "canary", "share": "50 %", "soak": "1 d", "deadline": "6 d"},

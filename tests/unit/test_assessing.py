@@ -17,6 +17,7 @@ from seatrial.gates.contract import contract
 from seatrial.gates.finding import Finding, Question
 from seatrial.plan import Ask, Gates
 from seatrial.ports import Case
+from seatrial.report.wording import next_step
 from seatrial.rollout import Action, Choice, State, decide
 from seatrial.verdict import Verdict
 from seatrial.waiver import waived_of
@@ -160,6 +161,15 @@ def test_every_answer_is_in_the_ledger_with_what_it_read(world):
     assert record.body["digest"] == world.store.gate_answers(rollout.id)["catalogue"].digest
 
 
+def test_the_same_answer_again_is_recorded_once_and_one_that_returns_is_recorded_anew(world):
+    rollout = answered(world, Verdict.PASS)
+    for verdict in (Verdict.PASS, Verdict.FAIL, Verdict.FAIL, Verdict.PASS):
+        world.examiner.answers["catalogue"] = [says(verdict)]
+        assess(world.ports, rollout.id, "catalogue", now=T0, actor="test", is_again=True)
+    recorded = [e.record.body["verdict"] for e in world.store.entries(rollout.id) if e.record.kind == "gate.answered"]
+    assert recorded == ["PASS", "FAIL", "PASS"]
+
+
 def test_a_gate_that_the_plan_does_not_declare_is_not_asked(world):
     rollout = world.start(plan=asking())
     with pytest.raises(NotFoundError, match="catalogue"):
@@ -186,6 +196,8 @@ def test_an_inconclusive_gate_passes_by_a_waiver_that_every_record_shows(world):
     held = world.step(rollout, T0)
     assert held.decision.action is Action.HOLD
     assert held.judged.findings[-1].is_waivable
+    todo = next_step(held.rollout, world.store.plan(rollout.plan_id), held.judged.findings)
+    assert todo.startswith("Mend the cause and start a mended release, or a person with the role risk-owner waives")
     waived(world, rollout)
     moved = world.step(rollout, T0 + HOUR)
     assert moved.rollout.state is State.SHADOW

@@ -17,6 +17,7 @@ from seatrial.backtest.repeating import Backtest
 from seatrial.backtest.report import document, headline, parts, remarks
 from seatrial.backtest.requests import Answers, Labels, Requests, micros, moment
 from seatrial.backtest.standing_in import stand_in
+from seatrial.change import keeps_scores
 from seatrial.cli import main
 from seatrial.evidence import Arm
 from seatrial.gates.finding import Question
@@ -181,6 +182,14 @@ def test_a_stand_in_is_a_release_that_the_plan_can_roll_out_to_its_segment():
     assert challenger.rollback_target == champion.id != challenger.id
     plan = a_plan(segment="commuter", stages=STAGES[: LABELS + 1])
     assert stand_in(plan, "champion", salt="s").segments.rule("commuter") == {"segment": ("commuter",)}
+
+
+def test_stand_ins_of_a_plan_for_cut_offs_alone_share_their_model():
+    without = [stage for stage in STAGES if stage["stage"] != "shadow"]
+    for plan in (a_plan(changes=["policy"], stages=without), a_plan(stages=without), a_plan(changes=["routing"])):
+        champion = stand_in(plan, "champion", salt="s")
+        assert keeps_scores(stand_in(plan, "challenger", salt="s", target=champion.id), champion)
+    assert not keeps_scores(stand_in(a_plan(), "b", salt="s"), stand_in(a_plan(), "a", salt="s"))
 
 
 def a_play(end=End.ROLLED_BACK, *, days=2.0, exposed=100, excess=7.0):

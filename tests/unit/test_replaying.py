@@ -6,17 +6,20 @@ from dataclasses import replace
 
 import pytest
 import yaml
-from builders import DAY, HOUR, T0, World, a_plan, a_release, evidence_at
+from builders import DAY, HOUR, STAGES, T0, World, a_plan, a_release, evidence_at
 
 from seatrial.adapters.clock import ReplayClock
 from seatrial.adapters.memory import MemoryStore
 from seatrial.adapters.sql import SqlStore
 from seatrial.cli import main
+from seatrial.control.assessing import assess
 from seatrial.control.ending import kill
 from seatrial.control.replaying import ABSENT, Result, read_chain, replay
+from seatrial.control.waiving import waive
 from seatrial.control.watching import watch
 from seatrial.errors import NotFoundError, TamperedError, UnavailableError
 from seatrial.evidence import Evidence, ShadowTally
+from seatrial.gates.finding import Finding, Question
 from seatrial.ledger import GENESIS, chain
 from seatrial.ports import Commit
 from seatrial.rollout import Choice, State
@@ -469,3 +472,52 @@ def test_a_field_that_one_side_does_not_have_is_called_absent(world):
     rollout, _ = world.advance_to(State.CANARY)
     change = in_decisions("canary", lambda body: body.pop("plan_id"))
     assert differing(replay(forged(world.store, change), rollout.id))["plan_id"] == (ABSENT, rollout.plan_id)
+
+
+# -- declared gates
+
+
+def waived(world):
+    """Return a rollout that left its gates by the answer to one gate and the waiver of another."""
+    asks = {"parts": {}, "catalogue": {"actions": {"none": True}, "waivable": "failed"}}
+    rollout = world.start(plan=a_plan(stages=[{**STAGES[0], **asks}, *STAGES[1:]]))
+    for gate, verdict in (("parts", Verdict.PASS), ("catalogue", Verdict.FAIL)):
+        world.examiner.answers[gate] = [Finding(Question.CONTRACT, f"{gate} · challenger", verdict, gate, {"n": 0.5})]
+        assess(world.ports, rollout.id, gate, now=T0, actor="test")
+    expires = T0 + DAY
+    waive(world.ports, rollout.id, "catalogue", by="approver", reason="known", expires=expires, now=T0)
+    assert world.step(rollout, T0 + HOUR).rollout.state is State.SHADOW
+    return rollout
+
+
+def test_what_gates_answered_is_recomputed_from_their_own_records(either):
+    rollout = waived(either)
+    found = replay(either.store, rollout.id)
+    assert found.is_proven
+    assert found.moves[0].taken == 2  # the two probes
+
+
+@pytest.mark.parametrize(
+    ("kind", "change"),
+    [
+        ("gate.answered", lambda body: body["findings"][0].update(verdict="INCONCLUSIVE")),
+        ("gate.answered", lambda body: body["findings"][0]["numbers"].update(n="0.6")),
+        ("gate.waived", lambda body: body.update(digest="another")),
+        ("gate.waived", lambda body: body.update(expires="2013-06-01T00:30:00.000000Z")),
+        ("gate.waived", lambda body: body.update(gate="parts")),
+    ],
+)
+def test_a_record_of_a_gate_that_was_changed_is_found(world, kind, change):
+    rollout = waived(world)
+    other = forged(world.store, lambda found, body: change(body) if found == kind else None)
+    assert not replay(other, rollout.id).is_proven
+
+
+def test_an_answer_of_a_gate_that_is_in_no_record_is_found(world):
+    rollout = waived(world)
+    hidden = [e for e in world.store.entries() if e.record.kind != "gate.answered"]
+    entries, previous = [], GENESIS
+    for number, entry in enumerate(hidden, 1):
+        entries.append(chain(entry.record, number=number, previous=previous))
+        previous = entries[-1].hash
+    assert not replay(Changed(world.store, entries=lambda: entries), rollout.id).is_proven
