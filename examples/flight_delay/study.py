@@ -140,7 +140,7 @@ class Study:
             release.id: (release, self.manifests[name].parent)
             for name, release in (("champion", first), (trial.champion, champion), (trial.challenger, challenger))
         }
-        plan = load_plan(PLANS / trial.plan)
+        plan = _without_declared_gates(load_plan(PLANS / trial.plan))
         late = flights["late"].to_numpy()
         attributes = {name: flights[name].to_numpy(dtype=np.str_) for name in ATTRIBUTES}
         both = [(champion, trial.champion), (challenger, trial.challenger)]
@@ -166,6 +166,12 @@ class Study:
     def _scores(self, release: Release, recipe: str, flights: pd.DataFrame) -> NDArray[np.float64]:
         scorer = load_scorer(release, self.manifests[recipe].parent)
         return scorer.score_all(self._features.matrix(flights["unit_key"].tolist(), scorer.columns))
+
+
+def _without_declared_gates(plan: Plan) -> Plan:
+    """Return `plan` without its declared gates: they are about the releases, and the same for every draw of units."""
+    gates = plan.gates.model_copy(update=dict.fromkeys(plan.gates.asked()))
+    return plan.model_copy(update={"stages": (gates, *plan.stages[1:])})
 
 
 def _actions(release: Release, scores: NDArray[np.float64], attributes: Mapping[str, Texts]) -> list[str]:
