@@ -1,15 +1,14 @@
-"""Serve decisions in process: assign, score, apply the policy, log; fall back when the challenger fails."""
+"""Serve decisions in process: assign, score, apply the policy, log; fall back when a release fails."""
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from seatrial.adapters.decisions import Answered, Decided, Unit, copied, deciding, failed, missing, recommended, row_of
 from seatrial.adapters.scoring import Scorer, load_scorer
-from seatrial.routing import assign
-from seatrial.units import canonical, digest_bytes
+from seatrial.routing import parts_of
+from seatrial.units import digest_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,27 +18,9 @@ if TYPE_CHECKING:
     from seatrial.adapters.router import InProcessRouter
     from seatrial.ports import Releases
     from seatrial.release import Release
-    from seatrial.routing import Assignment, RoutingSnapshot
+    from seatrial.routing import Parts
 
-
-@dataclass(frozen=True, slots=True)
-class Answered:
-    """What one release made of one unit."""
-
-    outcome: str  #: ok, timeout or error
-    latency_ms: float
-    score: float | None = None
-    cut_off: float | None = None
-    rule: str | None = None
-    action: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Decided:
-    """What callers are told."""
-
-    decision_id: str  #: names the decision when its label arrives
-    action: str
+__all__ = ["Decided", "DecisionService"]
 
 
 class DecisionService:
@@ -49,7 +30,7 @@ class DecisionService:
         self._router = router
         self._releases = releases
         self._log = log
-        self._loaded: dict[str, tuple[Release, Scorer | None]] = {}
+        self._loaded: dict[str, tuple[Release, Parts, Scorer | None]] = {}
 
     def decide(
         self,
@@ -61,76 +42,44 @@ class DecisionService:
     ) -> Decided:
         """Return the action for one unit at `now`, and log how it came about.
 
-        A challenger that fails is answered for by the fallback release, and the failure stays the challenger's: the
-        log keeps the arm that was assigned. When the fallback fails too, its policy's safe action is taken.
+        `deciding` says who answers, and for whom the fallback does. The action is None when the decision point is
+        killed in the mode that refuses.
         """
         # Held, for a refresh in another thread would log the stage of another snapshot.
         snapshot = self._router.snapshot
-        assignment = assign(snapshot, unit_key, attributes, now=now)
-        answered = self._ask(assignment.release_id, attributes, features)
-        outcome, taken = answered.outcome, answered.action
-        if taken is None:
-            rescue = self._ask(snapshot.fallback, attributes, features)
-            taken = rescue.action or self._release(snapshot.fallback).policy.safe_action
-            outcome = "fallback" if assignment.release_id != snapshot.fallback else answered.outcome
+        unit = Unit(unit_key, attributes, features)
         decision_id = digest_bytes(f"{snapshot.decision_point}\n{unit_key}\n{now.isoformat()}".encode())[7:39]
-        shared = self._row(decision_id, unit_key, attributes, features, snapshot, assignment, now=now)
-        self._log.decision({**shared, **_answer(answered), "outcome": outcome, "action_taken": taken})
-        if assignment.shadow_release_id is not None:
-            copy = self._ask(assignment.shadow_release_id, attributes, features)
-            seen = {"release_id": assignment.shadow_release_id, "arm": "shadow", "outcome": copy.outcome}
-            self._log.decision({**shared, **_answer(copy), **seen, "authority": "OBSERVE", "action_taken": None})
-        return Decided(decision_id, taken)
+        steps = deciding(snapshot, unit, self._parts, decision_id=decision_id, now=now)
+        try:
+            asked = next(steps)
+            while True:
+                asked = steps.send(self._ask(asked, unit))
+        except StopIteration as done:
+            decided, entry, shadow = done.value
+        self._log.decision(row_of(entry, snapshot.decision_point))
+        if shadow is not None:
+            self._log.decision(row_of(copied(entry, shadow, self._ask(shadow, unit)), snapshot.decision_point))
+        return decided
 
-    def _row(
-        self,
-        decision_id: str,
-        unit_key: str,
-        attributes: Mapping[str, str],
-        features: Mapping[str, float],
-        snapshot: RoutingSnapshot,
-        assignment: Assignment,
-        *,
-        now: datetime,
-    ) -> dict[str, Any]:
-        release = self._release(assignment.release_id)
-        return {
-            **attributes,
-            "decision_id": decision_id,
-            "ts": now,
-            "decision_point": snapshot.decision_point,
-            "rollout_id": snapshot.rollout_id,
-            "snapshot_no": assignment.snapshot_no,
-            "stage": snapshot.stage,
-            "release_id": assignment.release_id,
-            "arm": assignment.arm.value,
-            "share": assignment.share,
-            "segment": release.segments.segment_of(attributes),
-            "unit_key": unit_key,
-            "feature_digest": digest_bytes(canonical({k: repr(v) for k, v in features.items()})),
-            "authority": release.policy.authority.name,
-            "feature_misses": sum(math.isnan(features.get(c.name, math.nan)) for c in release.features.columns),
-        }
-
-    def _ask(self, release_id: str, attributes: Mapping[str, str], features: Mapping[str, float]) -> Answered:
-        release, scorer = self._load(release_id)
+    def _ask(self, release_id: str, unit: Unit) -> Answered:
+        release, parts, scorer = self._load(release_id)
+        misses = missing((column.name for column in release.features.columns), unit.features)
         started = perf_counter()
         if scorer is None:
-            return Answered("error", _since(started))
+            return failed(parts, unit, "error", latency_ms=_since(started), misses=misses)
         try:
-            score = scorer.score(features)
-            recommended = release.decide(score, release.segments.segment_of(attributes))
+            score = scorer.score(unit.features)
         except Exception:  # noqa: BLE001 edge of a service: whatever a model raises is its failure, and is logged
-            return Answered("error", _since(started))
+            return failed(parts, unit, "error", latency_ms=_since(started), misses=misses)
         latency_ms = _since(started)
-        if latency_ms > release.limits.timeout_ms:
-            return Answered("timeout", latency_ms, score)
-        return Answered("ok", latency_ms, score, recommended.cut_off, recommended.rule, recommended.action)
+        if latency_ms > parts.timeout_ms:
+            return failed(parts, unit, "timeout", latency_ms=latency_ms, misses=misses, score=score)
+        return recommended(parts, unit, score, latency_ms=latency_ms, misses=misses)
 
-    def _release(self, release_id: str) -> Release:
-        return self._load(release_id)[0]
+    def _parts(self, release_id: str) -> Parts:
+        return self._load(release_id)[1]
 
-    def _load(self, release_id: str) -> tuple[Release, Scorer | None]:
+    def _load(self, release_id: str) -> tuple[Release, Parts, Scorer | None]:
         """Return a release with its scorer, loaded once; without one when the artifact cannot be loaded."""
         if release_id not in self._loaded:
             registered = self._releases.release(release_id)
@@ -138,19 +87,9 @@ class DecisionService:
                 scorer: Scorer | None = load_scorer(registered.release, registered.location)
             except Exception:  # noqa: BLE001 edge of a service: an artifact that does not load never answers
                 scorer = None
-            self._loaded[release_id] = (registered.release, scorer)
+            self._loaded[release_id] = (registered.release, parts_of(registered.release), scorer)
         return self._loaded[release_id]
 
 
 def _since(started: float) -> float:
     return (perf_counter() - started) * 1_000.0
-
-
-def _answer(answered: Answered) -> dict[str, Any]:
-    return {
-        "score": answered.score,
-        "cut_off": answered.cut_off,
-        "rule": answered.rule,
-        "action_recommended": answered.action,
-        "latency_ms": answered.latency_ms,
-    }

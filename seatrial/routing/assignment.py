@@ -56,6 +56,12 @@ def assign(snapshot: RoutingSnapshot, unit_key: str, attributes: Mapping[str, st
     return outcome(snapshot, unit_key, attributes, is_drawn=is_drawn, is_copied=copied, now=now)
 
 
+def assign_fallback(snapshot: RoutingSnapshot, attributes: Mapping[str, str]) -> Assignment:
+    """Return who answers for a release that failed: the fallback release, under the kills."""
+    fallback = Assignment(snapshot.fallback, _arm_of(snapshot, snapshot.fallback), 0.0, snapshot.number, None)
+    return _obeyed(snapshot, fallback, attributes)
+
+
 def outcome(
     snapshot: RoutingSnapshot,
     unit_key: str | None,
@@ -109,13 +115,19 @@ def _obeyed(snapshot: RoutingSnapshot, chosen: Assignment, attributes: Mapping[s
     while True:
         kills = [kill for kill in snapshot.kills if kill.holds(chosen.release_id, attributes)]
         if not kills:
-            return chosen
+            return chosen if _may_copy(snapshot, chosen, attributes) else replace(chosen, shadow_release_id=None)
         # What stops every release outranks what names another one.
         kill = next((each for each in kills if each.mode is not KillMode.PREVIOUS_RELEASE), kills[0])
         if kill.to is None or kill.to in asked:
             return replace(chosen, share=0.0, shadow_release_id=None, kill=kill)
         asked.add(kill.to)
         chosen = replace(chosen, release_id=kill.to, arm=_arm_of(snapshot, kill.to), share=0.0, shadow_release_id=None)
+
+
+def _may_copy(snapshot: RoutingSnapshot, chosen: Assignment, attributes: Mapping[str, str]) -> bool:
+    """Return whether no kill takes the shadow out of service too."""
+    shadow = chosen.shadow_release_id
+    return shadow is None or not any(kill.holds(shadow, attributes) for kill in snapshot.kills)
 
 
 def _arm_of(snapshot: RoutingSnapshot, release_id: str) -> Arm:

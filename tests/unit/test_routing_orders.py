@@ -22,6 +22,7 @@ from seatrial.routing import (
     slot_of,
     take,
 )
+from seatrial.routing.assignment import assign_fallback
 from seatrial.routing.deciding import obey
 from seatrial.routing.signing import Ed25519Check, Ed25519Key, HmacKey, require_signed, signed
 
@@ -117,6 +118,19 @@ def test_releases_that_are_killed_in_turn_end_in_the_safe_fallback_and_never_in_
     got = assigned(replace(CANARY, kills=(one, other)))
     assert got.kill is not None
     assert obey(PARTS, got.kill) == Taken(Course.ACT, "none", got.kill.id)
+
+
+def test_a_killed_release_scores_no_copies_either():
+    shadowed = replace(CANARY, slots=0, lease_until=None, shadow=True)
+    kill = a_kill(KillScope.RELEASE, KillMode.PREVIOUS_RELEASE, name="challenger", to="champion")
+    got = assigned(replace(shadowed, kills=(kill,)))
+    assert (got.release_id, got.shadow_release_id) == ("champion", None)
+
+
+def test_who_answers_for_a_failed_release_is_under_the_kills_too():
+    stop = a_kill(KillScope.RELEASE, KillMode.PERSON, name="champion")
+    assert assign_fallback(CANARY, {}).release_id == "champion"
+    assert assign_fallback(replace(CANARY, kills=(stop,)), {}).kill == stop
 
 
 def test_what_stops_every_release_outranks_what_names_another():

@@ -13,7 +13,8 @@ from seatrial.adapters.router import InProcessRouter
 from seatrial.adapters.serving import DecisionService
 from seatrial.errors import RefusedError, TamperedError, UnavailableError
 from seatrial.ports import Commit, Registered
-from seatrial.routing import RoutingSnapshot
+from seatrial.release import Authority
+from seatrial.routing import Course, Kill, KillMode, KillScope, Pin, RoutingSnapshot
 
 POLICY = {**a_release().document()["policy"], "fallback": "review"}
 CHAMPION = a_release("champion", policy=POLICY)
@@ -173,3 +174,50 @@ def test_the_same_unit_at_the_same_time_has_the_same_decision_id(served):
 def test_a_segment_has_its_own_cut_offs(served):
     _, (row,) = served(ALONE).decide(carrier="OO")
     assert row["segment"] == "commuter"
+
+
+def a_kill(scope=KillScope.DECISION_POINT, mode=KillMode.SAFE_FALLBACK, **changes):
+    return Kill("k1", scope, mode, "oncall", "wrong since noon", T0, **changes)
+
+
+@pytest.mark.parametrize(
+    ("mode", "course", "action"),
+    [
+        (KillMode.SAFE_FALLBACK, Course.ACT, "review"),
+        (KillMode.PERSON, Course.PERSON, "review"),
+        (KillMode.REFUSE, Course.REFUSE, None),
+    ],
+)
+def test_a_killed_decision_point_asks_no_model_and_is_in_no_comparison(served, mode, course, action):
+    killed = replace(CANARY, kills=(a_kill(mode=mode),))
+    decided, (row,) = served(killed, challenger=0.7).decide()
+    assert (decided.course, decided.action) == (course, action)
+    assert (row["share"], row["score"], row["outcome"], row["action_taken"]) == (0.0, None, "fallback", action)
+
+
+def test_the_fallback_does_not_answer_for_a_failed_challenger_when_it_is_killed_itself(served):
+    kill = a_kill(KillScope.RELEASE, KillMode.PERSON, name=CHAMPION.id)
+    decided, (row,) = served(replace(CANARY, kills=(kill,)), champion=0.1, challenger=boom).decide()
+    assert (decided.course, decided.action) == (Course.PERSON, "review")
+    assert (row["release_id"], row["outcome"]) == (CHALLENGER.id, "fallback")
+
+
+def test_a_killed_action_is_recommended_and_not_taken(served):
+    kill = a_kill(KillScope.ACTION, KillMode.PERSON, name="rebook")
+    decided, (row,) = served(replace(CANARY, kills=(kill,)), challenger=0.7).decide()
+    assert (decided.course, decided.action) == (Course.PERSON, "review")
+    assert (row["action_recommended"], row["action_taken"], row["outcome"]) == ("rebook", "review", "ok")
+
+
+def test_what_the_authority_leaves_to_a_person_is_the_safe_action_until_then(served, monkeypatch):
+    parts = serving.parts_of(CHALLENGER)
+    asks = replace(parts, policy=parts.policy.model_copy(update={"authority": Authority.RECOMMEND}))
+    monkeypatch.setattr(serving, "parts_of", lambda _release: asks)
+    decided, (row,) = served(CANARY, challenger=0.7).decide()
+    assert (decided.course, decided.action, row["authority"]) == (Course.PERSON, "review", "RECOMMEND")
+
+
+def test_a_pinned_unit_is_answered_by_its_release(served):
+    pin = Pin(CHAMPION.id, "oncall", "in dispute", T0 + HOUR, "unit")
+    decided, (row,) = served(replace(CANARY, pins=(pin,)), champion=0.1, challenger=0.7).decide()
+    assert (decided.release_id, decided.action, row["share"]) == (CHAMPION.id, "none", 0.0)
