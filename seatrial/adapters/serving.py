@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
 
+    from seatrial.adapters.decisions import Concluded
     from seatrial.adapters.log_intake import DecisionLog
     from seatrial.adapters.router import InProcessRouter
     from seatrial.ports import Releases
@@ -55,7 +56,8 @@ class DecisionService:
             while True:
                 asked = steps.send(self._ask(asked, unit))
         except StopIteration as done:
-            decided, entry, shadow = done.value
+            concluded: Concluded = done.value
+        decided, entry, shadow = concluded
         self._log.decision(row_of(entry, snapshot.decision_point))
         if shadow is not None:
             self._log.decision(row_of(copied(entry, shadow, self._ask(shadow, unit)), snapshot.decision_point))
