@@ -29,9 +29,14 @@ class Waived:
     digest: str  #: of the answer that was waived; another answer is not
 
     @property
+    def fact(self) -> str:
+        """The waiver without the person's own words, which may have to be erased and stand in no finding."""
+        return f"waived by {self.by} until {self.expires:%Y-%m-%d %H:%M} UTC"
+
+    @property
     def words(self) -> str:
         """The waiver in one clause, for people."""
-        return f"waived by {self.by} until {self.expires:%Y-%m-%d %H:%M} UTC: {self.reason}"
+        return f"{self.fact}: {self.reason}"
 
 
 def waived_of(entries: Iterable[Entry]) -> list[Waived]:

@@ -45,8 +45,7 @@ class ConsumersExaminer:
             if entry.record.kind == ACKNOWLEDGED
         ]
         return {
-            record.body["consumer"]: f"acknowledged by {record.actor} on {record.at:%Y-%m-%d}: {record.body['reason']}"
-            for record in records
+            record.body["consumer"]: f"acknowledged by {record.actor} on {record.at:%Y-%m-%d}" for record in records
         }
 
 

@@ -200,7 +200,7 @@ def _weighed(finding: Finding, ask: Ask, standing: Waived | None, own: Sequence[
     if not ask.may_waive(finding.verdict):
         return finding
     if standing is not None:
-        reason = f"{standing.words}; it was waived for: {finding.reason}"
+        reason = f"{standing.fact}, by a reason in the ledger; the answer was: {finding.reason}"
         return replace(finding, reason=reason, is_binding=False, is_waivable=True)
     ended = f"; the waiver of {own[-1].by} ended {own[-1].expires:%Y-%m-%d %H:%M} UTC" if own else ""
     return replace(finding, reason=f"{finding.reason}{ended}", is_waivable=True)
