@@ -192,6 +192,8 @@ class SqlStore:
         is_remote = sa.make_url(url).get_backend_name() == "postgresql"
         patience = {"connect_timeout": CONNECT_TIMEOUT_S} if is_remote else {}
         self._engine = sa.create_engine(url, pool_pre_ping=True, connect_args=patience)
+        # One query is its own transaction: a kill must not wait for two answers that say nothing.
+        self._reading = self._engine.execution_options(isolation_level="AUTOCOMMIT") if is_remote else self._engine
         if self._engine.dialect.name == "sqlite":
             sa.event.listen(self._engine, "connect", _wait_for_other_writers)
             sa.event.listen(self._engine, "begin", _take_write_lock_at_once)
@@ -564,7 +566,7 @@ class SqlStore:
         return next(iter(self._rows(query)), None)
 
     def _rows(self, query: sa.Select[Any]) -> Sequence[sa.Row[Any]]:
-        with self._translated(), self._engine.connect() as connection:
+        with self._translated(), self._reading.connect() as connection:
             return connection.execute(query).all()
 
     @contextmanager

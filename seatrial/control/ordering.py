@@ -41,7 +41,7 @@ def change_orders(
         changed, record = wanted
         pins = tuple(pin for pin in changed.pins if now < pin.expires_at)
         numbered = replace(changed, number=present.number + 1, pins=pins)
-        whole = replace(numbered, parts=parts_in(ports, numbered.releases()))
+        whole = replace(numbered, parts=parts_in(ports, numbered.releases(), known=present.parts))
         # Who finds a snapshot in the database must find in the ledger who published exactly this one.
         body = {**record.body, "snapshot": {"number": whole.number, "digest": whole.digest}}
         record = replace(record, body=body)

@@ -15,7 +15,7 @@ from seatrial.routing.signing import signed
 from seatrial.units import share_to_slots
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
     from datetime import datetime
 
     from seatrial.control.judging import Judged
@@ -82,12 +82,15 @@ def with_orders(ports: Ports, snapshot: RoutingSnapshot, present: RoutingSnapsho
     """Return `snapshot` with the orders that stand in `present`, and with the parts of every release it names."""
     pins = tuple(pin for pin in present.pins if now < pin.expires_at)
     ordered = replace(snapshot, pins=pins, kills=present.kills)
-    return replace(ordered, parts=parts_in(ports, ordered.releases()))
+    return replace(ordered, parts=parts_in(ports, ordered.releases(), known=present.parts))
 
 
-def parts_in(ports: Ports, releases: Iterable[str]) -> dict[str, Parts]:
-    """Return what data planes need of each of `releases`."""
-    return {release_id: parts_of(ports.store.release(release_id).release) for release_id in releases}
+def parts_in(ports: Ports, releases: Iterable[str], *, known: Mapping[str, Parts]) -> dict[str, Parts]:
+    """Return what data planes need of each of `releases`; a release never changes, so what is `known` is not read."""
+    return {
+        release_id: known.get(release_id) or parts_of(ports.store.release(release_id).release)
+        for release_id in releases
+    }
 
 
 def _wanted(ports: Ports, rollout: Rollout, plan: Plan, *, now: datetime) -> RoutingSnapshot:

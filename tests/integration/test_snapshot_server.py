@@ -63,7 +63,7 @@ class Served:
     def publish(self, **changes):
         present = self.world.store.snapshot(POINT)
         changed = replace(present, number=present.number + 1, **changes)
-        whole = replace(changed, parts=parts_in(self.world.ports, changed.releases()))
+        whole = replace(changed, parts=parts_in(self.world.ports, changed.releases(), known=present.parts))
         self.world.store.commit(Commit((), snapshot=sealed_by(self.world.ports, whole)))
         return self.world.store.snapshot(POINT)
 

@@ -660,7 +660,7 @@ def test_registering_again_changes_nothing(world):
     before = world.store.entries()
     assert world.register(a_release("champion")) == world.champion
     assert world.store.entries() == before
-    parts = parts_in(world.ports, [world.champion])
+    parts = parts_in(world.ports, [world.champion], known={})
     assert world.store.snapshot(POINT) == RoutingSnapshot(POINT, 1, world.champion, world.champion, parts=parts)
 
 
