@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from seatrial.cli import views
 from seatrial.cli.exits import ExitCode
 from seatrial.cli.options import ActorOption, JsonOption, ReasonOption, SettingsOption, WaitOption, opened
 from seatrial.cli.terminal import ALARM, say, show_json, show_table
@@ -175,8 +176,7 @@ def routers(
         return
     say(f"snapshot {snapshot.number}, challenger's share {snapshot.share:.2%}, {len(snapshot.pins)} pins")
     for kill in snapshot.kills:
-        kind = "drill" if kill.is_drill else "kill"
-        say(f"{kind} {kill.id}: {kill.scope} {kill.name or decision_point}, {kill.mode}, by {kill.by}: {kill.reason}")
+        say(views.kill_line(kill.document()), style="" if kill.is_drill else ALARM)
     if rows:
         show_table(tuple(rows[0]), [[str(value) for value in row.values()] for row in rows])
     else:
@@ -190,6 +190,7 @@ def _seen(report: RouterReport, snapshot: RoutingSnapshot, *, now: datetime) -> 
     return {
         "router": report.router,
         "snapshot": report.number,
+        "standing": observing.standing_of(report, snapshot, now=now).value,
         "units": units,
         "share": f"{challenger / units:.2%}" if units and report.number == snapshot.number else "",
         "silent for": format_duration(now - report.at),

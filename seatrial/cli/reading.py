@@ -9,7 +9,7 @@ import typer
 from seatrial.cli import views
 from seatrial.cli.lookup import find_rollouts, titles
 from seatrial.cli.options import JsonOption, RolloutArgument, SettingsOption, opened
-from seatrial.cli.terminal import say, show_json, show_table
+from seatrial.cli.terminal import ALARM, say, show_json, show_table
 from seatrial.control.replaying import read_chain
 from seatrial.report import explain as explanation
 from seatrial.report import waiver_lines
@@ -58,6 +58,8 @@ def status(
         say("")
         show_table(views.ROUTERS_HEADER, [views.router_cells(router) for router in points[0]["routers"]])
     for point in points:
+        for kill in point["kills"]:
+            say(f"{point['name']}: {views.kill_line(kill)}", style="" if kill["is_drill"] else ALARM)
         for each in point["waivers"]:
             waiver = f"gate {each['gate']} waived by {each['by']}: {each['reason']}"
             say(f"{point['champion']} came into service with {waiver}")

@@ -108,6 +108,7 @@ def point_documents(store: Store, names: Iterable[str]) -> list[dict[str, Any]]:
     return [
         _point(name, champions[name], known, routers_of(store, name))
         | {"waivers": list(map(waiver_document, champion_waivers(store, name, champions[name])))}
+        | {"kills": [kill.document() for kill in store.snapshot(name).kills]}
         for name in names
     ]
 
@@ -146,6 +147,14 @@ def router_cells(router: Mapping[str, Any]) -> tuple[str, ...]:
     behind = "" if router["is_current"] else " (behind)"
     lease = router["lease_until"] or ""
     return (router["router"], f"{router['snapshot']}{behind}", router["fallback"], router["reported_at"], lease)
+
+
+def kill_line(kill: Mapping[str, Any]) -> str:
+    """Return an order that stands in one line; `kill` is its document."""
+    kind, name = "drill" if kill["is_drill"] else "KILLED", kill["name"] or ""
+    what = f"{kill['scope']} {short(name) if name.startswith('sha256:') else name}".rstrip()
+    instead = f"release {short(kill['to'])}" if kill["to"] else kill["mode"]
+    return f"{kind} {what}, instead {instead}, order {kill['id']} by {kill['by']} at {kill['at']}: {kill['reason']}"
 
 
 def watch_line(last_round: datetime | None, *, now: datetime) -> str:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from seatrial.control.moving import roll_back
+from seatrial.control.outranking import is_ordered
 from seatrial.errors import ConflictError, NotFoundError, RefusedError
 from seatrial.rollout import FINAL, RETURNING, Rollout, State
+from seatrial.routing import KillMode
 from seatrial.units import short
 
 if TYPE_CHECKING:
@@ -33,10 +35,16 @@ def kill(ports: Ports, release_id: str, *, reason: str, actor: str, now: datetim
     serving = [r for r in rollouts if r.state not in _OUT]
     if serving:
         return insist(ports, serving[-1].id, reason=reason, actor=actor, now=now)
+    modes = ", ".join(f"'{mode}'" for mode in KillMode if mode is not KillMode.PREVIOUS_RELEASE)
     if ports.store.champions().get(release.decision_point) == release.id:
         raise RefusedError(
             f"release {short(release.id)} is the first champion of {release.decision_point!r}; there is no release to"
-            " return to, roll out another one"
+            f" return to, add --mode with one of {modes}"
+        )
+    if is_ordered(ports.store.snapshot(release.decision_point), release.id, now=now):
+        raise RefusedError(
+            f"release {short(release.id)} answers units that a pin or another kill sends to it; add --mode with"
+            f" '{KillMode.PREVIOUS_RELEASE}' or one of {modes}"
         )
     raise RefusedError(f"release {short(release.id)} serves nothing at present; `seatrial status` shows who does")
 

@@ -12,6 +12,7 @@ from seatrial.control.answering import require_may_answer
 from seatrial.control.judging import Judged, judge
 from seatrial.control.observing import is_observed, is_taken_up, observe
 from seatrial.control.outputting import suspected
+from seatrial.control.outranking import kill_records, outranking
 from seatrial.control.publishing import next_snapshot, owner_of, renew
 from seatrial.control.recording import decided, look_of, share_records
 from seatrial.ports import Commit
@@ -130,8 +131,8 @@ def roll_back(
 ) -> Rollout:
     """Return the champion to service: a new snapshot, written with the decision; observation follows in `step`.
 
-    A release that is champion already is demoted, and a rollout that challenges it ends with it. Needs the store
-    alone: neither Prefect nor logs nor the files of any release.
+    A release that is champion already is demoted, and a rollout that challenges it ends with it; units that an order
+    sends to it go to the champion as well. Needs the store alone: neither Prefect nor logs nor files of releases.
     """
     plan = ports.store.plan(rollout.plan_id)
     decision = Decision(Action.ROLL_BACK, reason)
@@ -151,7 +152,8 @@ def roll_back(
             )
         )
     present = ports.store.snapshot(rollout.decision_point)
-    snapshot = next_snapshot(ports, moved[0], plan, present=present, now=now)
+    kills = outranking(present, ended, reason=reason, actor=actor, now=now)
+    snapshot = next_snapshot(ports, moved[0], plan, present=present, now=now, kills=kills)
     doubted, doubts = suspected(ports, rollout, reason=reason, now=now, actor=actor)
     records = [
         decided(before, after, actor, judged if before is rollout else None, answer, now=now)
@@ -159,7 +161,12 @@ def roll_back(
     ]
     ports.store.commit(
         Commit(
-            records=(*records, *share_records(moved[0], snapshot, actor, now=now), *doubts),
+            records=(
+                *records,
+                *share_records(moved[0], snapshot, actor, now=now),
+                *kill_records(rollout, kills),
+                *doubts,
+            ),
             moved=tuple(moved),
             outputs=doubted,
             snapshot=snapshot,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from seatrial.errors import NotFoundError
@@ -17,12 +18,27 @@ if TYPE_CHECKING:
     from seatrial.routing import Kill, RoutingSnapshot
 
 
+class Standing(StrEnum):
+    """How far a router has come, against the present snapshot."""
+
+    CURRENT = "serves it"
+    SAFE = "fallback alone"  #: it holds an older one whose lease is over or was none, and no kill that it cannot know
+    BEHIND = "behind"  #: it may serve what the present snapshot forbids
+
+
+def standing_of(report: RouterReport, present: RoutingSnapshot, *, now: datetime) -> Standing:
+    """Return how far the router that wrote `report` has come."""
+    if report.number >= present.number:
+        return Standing.CURRENT
+    return Standing.SAFE if _is_safe(report, present, now=now) else Standing.BEHIND
+
+
 def is_observed(ports: Ports, decision_point: str, *, now: datetime) -> bool:
     """Return whether every router serves the present snapshot, or can serve nothing that it forbids.
 
     A router that is silent beyond the lease it held serves that snapshot's fallback; this is safe when the present
     snapshot's fallback is the same release, and no kill was ordered since that it cannot know. No router at all is
-    not an observation.
+    not an observation. Clocks of routers and control plane are taken to agree.
     """
     present = ports.store.snapshot(decision_point)
     return _is_served(present, ports.store.reports(decision_point), now=now)
@@ -31,12 +47,14 @@ def is_observed(ports: Ports, decision_point: str, *, now: datetime) -> bool:
 def is_taken_up(ports: Ports, decision_point: str, champion: str, *, now: datetime) -> bool:
     """Return whether a promotion arrived: some router serves it, and every other one does or serves `champion` alone.
 
-    A router that is gone for good is no reason to wait: by its lease it can serve the champion before only.
+    A router that is gone for good is no reason to wait: by its lease it can serve the champion before only, unless
+    a kill was ordered that it cannot know.
     """
     present = ports.store.snapshot(decision_point)
     reports = ports.store.reports(decision_point)
     return any(report.number >= present.number for report in reports) and all(
-        _is_safe(report, present, now=now) or (_is_alone(report, now=now) and report.fallback == champion)
+        _is_safe(report, present, now=now)
+        or (_knows_kills(report, present) and _is_alone(report, now=now) and report.fallback == champion)
         for report in reports
     )
 
@@ -48,8 +66,12 @@ def _is_served(present: RoutingSnapshot, reports: Sequence[RouterReport], *, now
 def _is_safe(report: RouterReport, present: RoutingSnapshot, *, now: datetime) -> bool:
     if report.number >= present.number:
         return True
-    knows_kills = all(report.number >= kill.since for kill in present.kills)
-    return knows_kills and _is_alone(report, now=now) and report.fallback == present.fallback
+    return _knows_kills(report, present) and _is_alone(report, now=now) and report.fallback == present.fallback
+
+
+def _knows_kills(report: RouterReport, present: RoutingSnapshot) -> bool:
+    """Return whether the router has every kill that stands; a drill forbids nothing."""
+    return all(report.number >= kill.since for kill in present.kills if not kill.is_drill)
 
 
 def _is_alone(report: RouterReport, *, now: datetime) -> bool:
@@ -102,6 +124,7 @@ def _effects(present: RoutingSnapshot, reports: Sequence[RouterReport]) -> list[
             {"kill": kill.id, "seconds": {router: f"{seconds:.3f}" for router, seconds in sorted(reached.items())}},
         )
         for kill in present.kills
+        if not kill.is_drill
         if (reached := seconds_to(kill, reports))
     ]
 

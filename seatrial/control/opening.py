@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from seatrial.change import KEEPS_SCORES, changes, described, keeps_scores
+from seatrial.control.outranking import is_killed
 from seatrial.control.publishing import sealed_by
 from seatrial.errors import ConflictError, InvalidDocumentError, NotFoundError, Problem, RefusedError
 from seatrial.ledger import Record
@@ -154,6 +155,11 @@ def _require_fit(ports: Ports, challenger: Release, plan: Plan) -> None:
         raise RefusedError(
             f"release {short(challenger.id)} returns to {short(str(challenger.rollback_target))}, but {short(champion)}"
             f" serves {name!r} now; make a release whose rollback_target is the present champion"
+        )
+    if is_killed(ports.store.snapshot(name), challenger.id):
+        raise RefusedError(
+            f"release {short(challenger.id)} is killed; a rollout would give it no unit; lift the order that"
+            f" `seatrial routers {name}` shows"
         )
     if plan.segment is not None and plan.segment not in challenger.segments.names():
         raise RefusedError(

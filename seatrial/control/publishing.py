@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from seatrial.control.judging import Judged
     from seatrial.plan import Plan, Stage
     from seatrial.ports import Ports
+    from seatrial.routing import Kill
 
 
 def agree(ports: Ports, decision_point: str, *, now: datetime, actor: str) -> bool:
@@ -64,10 +65,13 @@ def owner_of(ports: Ports, decision_point: str) -> Rollout | None:
 
 
 def next_snapshot(
-    ports: Ports, rollout: Rollout, plan: Plan, *, present: RoutingSnapshot, now: datetime
+    ports: Ports, rollout: Rollout, plan: Plan, *, present: RoutingSnapshot, now: datetime, kills: tuple[Kill, ...] = ()
 ) -> RoutingSnapshot | None:
-    """Return the snapshot to publish for `rollout`, or None when the present one assigns the same."""
-    wanted = with_orders(ports, _wanted(ports, rollout, plan, now=now), present, now=now)
+    """Return the snapshot to publish for `rollout`, or None when the present one assigns the same.
+
+    `kills` are orders that come with it.
+    """
+    wanted = with_orders(ports, _wanted(ports, rollout, plan, now=now), present, now=now, kills=kills)
     if wanted.has_same_assignment(present):
         return None
     return sealed_by(ports, replace(wanted, number=present.number + 1))
@@ -78,10 +82,12 @@ def sealed_by(ports: Ports, snapshot: RoutingSnapshot) -> RoutingSnapshot:
     return snapshot if ports.signer is None else signed(snapshot, ports.signer)
 
 
-def with_orders(ports: Ports, snapshot: RoutingSnapshot, present: RoutingSnapshot, *, now: datetime) -> RoutingSnapshot:
-    """Return `snapshot` with the orders that stand in `present`, and with the parts of every release it names."""
+def with_orders(
+    ports: Ports, snapshot: RoutingSnapshot, present: RoutingSnapshot, *, now: datetime, kills: tuple[Kill, ...] = ()
+) -> RoutingSnapshot:
+    """Return `snapshot` with the orders of `present` and `kills`, and the parts of every release it names."""
     pins = tuple(pin for pin in present.pins if now < pin.expires_at)
-    ordered = replace(snapshot, pins=pins, kills=present.kills)
+    ordered = replace(snapshot, pins=pins, kills=(*present.kills, *kills))
     return replace(ordered, parts=parts_in(ports, ordered.releases(), known=present.parts))
 
 

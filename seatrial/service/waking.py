@@ -29,7 +29,7 @@ async def look_now_and_then(board: Board, *, every_s: float) -> None:
 async def listen(board: Board, url: str) -> None:
     """Read a snapshot as soon as the PostgreSQL database at `url` says that it was published, until cancelled."""
     while True:
-        with suppress(psycopg.OperationalError):
+        with suppress(psycopg.Error):
             async with await psycopg.AsyncConnection.connect(url, autocommit=True, connect_timeout=5) as connection:
                 await connection.execute(f"LISTEN {CHANNEL}")
                 await board.refresh()

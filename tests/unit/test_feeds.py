@@ -1,14 +1,13 @@
-import errno
 import json
-import os
+import resource
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
 
 import pytest
-from builders import HOUR, POINT, T0
+from builders import HOUR, POINT, T0, World
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from seatrial.adapters import file_feed
 from seatrial.adapters.clock import SteadyClock
 from seatrial.adapters.file_feed import FileFeed, KeptFeed
 from seatrial.adapters.memory import MemoryStore
@@ -19,6 +18,7 @@ from seatrial.gates.load import ShadowLoad
 from seatrial.ports import RouterReport
 from seatrial.routing import RoutingSnapshot
 from seatrial.routing.signing import Ed25519Check, Ed25519Key, HmacKey, sealed, signed
+from seatrial.service.mirroring import Mirror
 from seatrial.units import canonical
 
 CANARY = RoutingSnapshot(
@@ -69,17 +69,47 @@ def test_a_torn_file_is_refused_and_the_last_good_snapshot_stays(feed, keep):
     assert router.snapshot == CANARY
 
 
-def test_a_full_disk_leaves_the_old_file_whole(feed, monkeypatch):
+@contextmanager
+def full_disk(room=100):
+    """Let no file grow beyond `room` bytes, as on a disk that is full after so many."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_full_disk_leaves_the_old_file_whole(feed):
     feed.publish(CANARY)
-
-    def full(_descriptor):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(file_feed.os, "fsync", full)
-    with pytest.raises(UnavailableError, match="No space left"):
+    with full_disk(), pytest.raises(UnavailableError, match="File too large"):
         feed.publish(replace(CANARY, number=8))
     assert feed.snapshot(POINT) == CANARY
     assert [path.name for path in feed.folder.iterdir()] == [f"{POINT}.json"]
+
+
+def test_a_full_disk_keeps_no_snapshot_from_being_served(tmp_path, feed):
+    feed.publish(CANARY)
+    kept = FileFeed(tmp_path / "kept")
+    router = InProcessRouter("a", KeptFeed(feed, kept), POINT)
+    with full_disk():
+        assert router.take(now=T0)
+    assert router.snapshot == CANARY
+    with pytest.raises(NotFoundError):
+        kept.snapshot(POINT)
+
+
+def test_what_a_full_disk_refused_is_written_as_soon_as_there_is_room(tmp_path, feed):
+    world = World(tmp_path)
+    mirror = Mirror(world.ports, Scripted(), feed)
+    present = world.store.snapshot(POINT)
+    with full_disk():
+        mirror.write(present)
+        mirror.collect()
+        with pytest.raises(NotFoundError):
+            feed.snapshot(POINT)
+    mirror.collect()
+    assert feed.snapshot(POINT) == present
 
 
 @pytest.mark.parametrize("name", ["../escape", "a/b", "point with spaces", "pöint", "."])

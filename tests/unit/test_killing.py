@@ -6,9 +6,10 @@ from builders import DAY, HOUR, POINT, T0, World, a_plan, a_release
 from seatrial.adapters.router import InProcessRouter
 from seatrial.adapters.sql import SqlStore
 from seatrial.control.drilling import begin_drill, end_drill, seen
+from seatrial.control.ending import kill
 from seatrial.control.killing import KillWish, lift, order_kill
 from seatrial.control.moving import step
-from seatrial.control.observing import forget, is_observed, observe
+from seatrial.control.observing import Standing, forget, is_observed, is_taken_up, observe, standing_of
 from seatrial.control.pinning import lift_pin, set_pin
 from seatrial.control.publishing import agree
 from seatrial.control.watching import watch
@@ -263,6 +264,65 @@ def test_a_pin_that_contradicts_or_is_over_is_refused(world):
     elsewhere = world.register(a_release(release={"name": "other", "version": "1", "decision_point": "elsewhere"}))
     with pytest.raises(RefusedError, match="decides for 'elsewhere'"):
         set_pin(world.ports, POINT, a_pin(world, release_id=elsewhere, unit_key="u3"), now=T0)
+
+
+def test_a_rollback_takes_pinned_units_along_and_a_router_that_cannot_know_is_not_safe(world):
+    rollout, now = world.advance_to(State.CANARY)
+    set_pin(world.ports, POINT, a_pin(world, release_id=world.challenger), now=now)
+    assert assigned(world, now=now).release_id == world.challenger
+    kill(world.ports, world.challenger, reason="wrong", actor="oncall", now=now)
+    (order,) = world.store.snapshot(POINT).kills
+    assert (order.name, order.to, order.by) == (world.challenger, world.champion, "oncall")
+    assert kinds(world, "kill.") == ["kill.ordered"]
+    assert not is_observed(world.ports, POINT, now=now + 100 * DAY)
+    assert assigned(world, now=now).release_id == world.champion
+    assert is_observed(world.ports, POINT, now=now)
+    assert world.step(rollout, now).rollout.state is State.ROLLED_BACK
+
+
+def test_a_rollback_without_pins_orders_no_kill(world):
+    _, now = world.advance_to(State.CANARY)
+    kill(world.ports, world.challenger, reason="wrong", actor="oncall", now=now)
+    assert world.store.snapshot(POINT).kills == ()
+
+
+def test_a_release_that_is_killed_is_not_rolled_out_until_the_kill_is_lifted(world):
+    standing = order(world, a_wish(KillScope.RELEASE, name=world.challenger))
+    with pytest.raises(RefusedError, match="is killed"):
+        world.start()
+    lift(world.ports, POINT, standing.id, reason="mended", actor="oncall", now=T0)
+    assert world.start().state is State.GATES
+
+
+def test_a_release_that_only_an_order_serves_is_killed_with_a_mode(world):
+    _, now = world.advance_to(State.CHAMPION)
+    set_pin(world.ports, POINT, a_pin(world), now=now)
+    with pytest.raises(RefusedError, match="add --mode with 'previous release'"):
+        kill(world.ports, world.champion, reason="wrong", actor="oncall", now=now)
+    order(world, a_wish(KillScope.RELEASE, KillMode.PREVIOUS_RELEASE, name=world.champion), now)
+    assert assigned(world, now=now).release_id == world.challenger
+    with pytest.raises(RefusedError, match="serves nothing"):
+        kill(world.ports, world.champion, reason="wrong", actor="oncall", now=now)
+
+
+def test_a_drill_that_was_cut_off_keeps_no_rollback_waiting_and_is_no_kill(world):
+    world.router.refresh(now=T0)
+    begin_drill(world.ports, POINT, reason="monthly", actor="oncall", now=T0)
+    (report,) = world.store.reports(POINT)
+    assert standing_of(report, world.store.snapshot(POINT), now=T0) is Standing.SAFE
+    world.router.refresh(now=T0)
+    observe(world.ports, POINT, now=T0)
+    assert kinds(world, "kill.observed") == []
+
+
+def test_a_promotion_is_not_taken_up_while_a_router_cannot_know_a_kill(world):
+    gone = InProcessRouter("gone", world.store, POINT)
+    gone.refresh(now=T0)
+    order(world, a_wish(KillScope.ACTION, name="rebook"))
+    world.router.refresh(now=T0)
+    assert not is_taken_up(world.ports, POINT, world.champion, now=T0)
+    gone.refresh(now=T0)
+    assert is_taken_up(world.ports, POINT, world.champion, now=T0)
 
 
 def test_every_snapshot_that_is_published_or_renewed_is_signed(tmp_path):
