@@ -229,13 +229,16 @@ def test_too_few_independent_groups_are_not_enough_to_tell():
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-def test_a_difference_that_the_rows_cannot_tell_is_inconclusive(seed):
+@pytest.mark.parametrize("side", ["difference_low", "difference_high"])
+def test_a_margin_between_the_bounds_of_the_difference_does_not_tell(seed, side):
     release = a_release()
     mine, theirs = a_scored(release, seed=seed), a_scored(release, 0.004, seed=seed)
     noise = np.random.default_rng(seed).standard_normal(2_000)
     noisy = Scored.of(release, np.clip(mine.scores + 0.2 * noise, 0.0, 1.0), mine.label, {})
-    (found,) = not_worse(noisy, theirs, asked(brier="30 % relative"), None)
-    assert found.verdict is Verdict.INCONCLUSIVE
+    (seen,) = not_worse(noisy, theirs, asked(brier="1 % absolute"), None)
+    between = (seen.numbers["difference"] + seen.numbers[side]) / 2
+    (found,) = not_worse(noisy, theirs, asked(brier=f"{100 * between:.5f} % absolute"), None)
+    assert (seen.verdict, found.verdict) == (Verdict.FAIL, Verdict.INCONCLUSIVE)
 
 
 def test_a_metric_without_both_outcomes_is_no_number():

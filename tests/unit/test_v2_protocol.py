@@ -92,6 +92,8 @@ def test_a_classifier_gives_the_score_in_its_second_column():
         {"outputs": output(data=[0.25])},
         {"outputs": output(data=[0.25, 0.5, 0.75])},
         {"outputs": output(shape=[1], data=[0.25])},
+        {"outputs": output(shape=[1])},
+        {"outputs": output(shape=[3])},
         {"outputs": output(shape=[2, 2], data=[0.75, 0.25, 0.5, 0.5])},
         {"outputs": output(shape=[], data=[])},
         {"outputs": output(shape=[-2])},
