@@ -151,6 +151,8 @@ def is_slice(finding: Finding) -> bool:
 def meaning(finding: Finding) -> str:
     """Return what the verdict means for the question asked."""
     text = _MEANINGS.get((finding.question, finding.verdict), _GENERAL[finding.verdict])
+    if finding.is_waivable:
+        return f"{text} ({'may be waived' if finding.is_binding else 'waived'})"
     return text if finding.is_binding else f"{text} (shown only, not acted on)"
 
 

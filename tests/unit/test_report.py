@@ -761,3 +761,9 @@ def test_an_explanation_is_possible_in_every_state_with_nothing_stored(state):
     text = explain(rollout(state), PLAN, [], [], {})
     assert state.value.upper() in text
     assert "next        " in text
+
+
+def test_an_answer_of_a_gate_says_whether_it_was_waived_or_may_be():
+    found = Finding(Question.CONTRACT, "parts · cut-offs", Verdict.INCONCLUSIVE, "nobody says so", is_waivable=True)
+    assert "not enough evidence yet (may be waived)" in findings_table([found])
+    assert "not enough evidence yet (waived)" in findings_table([replace(found, is_binding=False)])
