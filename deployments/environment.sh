@@ -132,6 +132,8 @@ install_server() {
     wanted="$folder $("$VENV/bin/python" --version) $(cksum <"$lock")"
     [ "$(cat "$folder/made-from" 2>/dev/null)" != "$wanted" ] || return 0
     began=$(date +%s)
+    # Wheels of a hundred megabytes, over whatever network there is.
+    export UV_HTTP_TIMEOUT="${UV_HTTP_TIMEOUT:-300}"
     # The second try goes on from what the first one fetched.
     for _ in 1 2; do
         "$VENV/bin/uv" venv --quiet --clear --python "$VENV/bin/python" "$folder" &&

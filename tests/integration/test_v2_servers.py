@@ -27,6 +27,7 @@ from seatrial.verdict import Verdict
 
 COLUMNS = ("distance", "hour")
 DEADLINE_S = 60.0
+START_S = 240.0
 KSERVE_SCRIPT = Path(__file__).with_name("kserve_lightgbm.py")
 ROWS = np.array([[0.1, 1.0], [0.9, 2.0], [math.nan, 0.5]])
 
@@ -74,7 +75,7 @@ def both(tmp_path_factory, boosters):
         for name, one in started.items():
             with V2Server(one.url, timeout_s=DEADLINE_S) as server:
                 address = ADDRESSES[name]
-                one.child.await_ready(partial(is_ready, server, address), deadline_s=DEADLINE_S)
+                one.child.await_ready(partial(is_ready, server, address), deadline_s=START_S)
         yield {name: one.url for name, one in started.items()}, models
     finally:
         for one in started.values():

@@ -1,9 +1,11 @@
 import json
 import math
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
-from seatrial.adapters.v2 import ModelAddress, Wiring, wiring_of
+from seatrial.adapters.v2 import ModelAddress, V2Scorer, Wiring, wiring_of
 from seatrial.adapters.v2.protocol import (
     model_metadata,
     refuse_failure,
@@ -135,6 +137,19 @@ def test_a_server_without_versions_need_not_name_one():
 def test_an_answer_of_a_version_that_nobody_named_is_refused_for_the_next_load_would_change_the_model():
     with pytest.raises(RefusedError, match="expected that the release names it"):
         scores_of(json.dumps(ANSWER).encode(), WIRING, ModelAddress("fraud"), rows=2, request_id="q")
+
+
+def test_many_rows_are_asked_for_in_parts_and_in_order():
+    asked = []
+
+    def infer(_address, _wiring, rows):
+        asked.append(len(rows))
+        return [row[0] for row in rows]
+
+    scorer = V2Scorer(SimpleNamespace(infer=infer), ADDRESS, WIRING)
+    matrix = np.arange(5_000.0).reshape(2_500, 2)
+    assert scorer.score_all(matrix).tolist() == matrix[:, 0].tolist()
+    assert asked == [1_000, 1_000, 500]
 
 
 def described(**changes):
