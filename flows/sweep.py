@@ -7,7 +7,7 @@ from time import monotonic, sleep
 from prefect import flow
 
 from tasks.pages import publish_metrics
-from tasks.watch import end_finished, look_at_rollouts, tend
+from tasks.watch import end_finished, look_at_rollouts, sign_ledger, tend
 
 
 @flow(name="sweep", flow_run_name="watch")
@@ -26,5 +26,7 @@ def sweep(for_s: float = 50.0, every_s: float = 10.0) -> None:
         if monotonic() >= ends_at:
             # For a reader alone: a page that cannot be written must not look like a watch that failed.
             publish_metrics(return_state=True)
+            # Last, for a ledger that was changed must fail the run and not keep it from its watch.
+            sign_ledger()
             return
         sleep(every_s)

@@ -11,12 +11,13 @@ RFC 9162, sections 2.1.3.2 and 2.1.4.2.
 from __future__ import annotations
 
 import hashlib
+from functools import reduce
 from typing import TYPE_CHECKING
 
 from seatrial.units import require_digest
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
 
 def leaf_of(entry_hash: str) -> bytes:
@@ -41,6 +42,24 @@ def root(leaves: Sequence[bytes]) -> bytes:
     'e3b0c44298fc1c14'
     """
     return _root([leaf_hash(data) for data in leaves])
+
+
+def roots(leaves: Sequence[bytes], sizes: Iterable[int]) -> dict[int, bytes]:
+    """Return by size the roots over the first so many of `leaves`, all in one pass; larger sizes are left out."""
+    wanted, found, peaks = set(sizes), {}, list[tuple[int, bytes]]()
+    for size in range(len(leaves) + 1):
+        if size:
+            level, top = 0, leaf_hash(leaves[size - 1])
+            while peaks and peaks[-1][0] == level:
+                level, top = level + 1, node_hash(peaks.pop()[1], top)
+            peaks.append((level, top))
+        if size in wanted:
+            found[size] = (
+                reduce(lambda right, left: node_hash(left, right), [top for _, top in reversed(peaks)])
+                if peaks
+                else root([])
+            )
+    return found
 
 
 def inclusion(leaves: Sequence[bytes], index: int) -> list[bytes]:

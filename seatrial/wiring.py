@@ -25,6 +25,7 @@ from seatrial.adapters.features.settings import FeatureSourceSettings  # noqa: T
 from seatrial.adapters.isolated import Isolation
 from seatrial.adapters.keys import keyring, signing_key
 from seatrial.adapters.load import LatencyExaminer, SubprocessWorker
+from seatrial.adapters.notary import LedgerSettings  # noqa: TC001 pydantic reads it
 from seatrial.adapters.people import ConsumersExaminer, OwnershipExaminer
 from seatrial.adapters.probing import SubprocessProbe
 from seatrial.adapters.prometheus import PrometheusRuntime
@@ -151,6 +152,9 @@ class Settings(Checked):
     keyring: tuple[Text, ...] = Field(
         (), description="files of the keys that routers here accept; left out, they take unsigned snapshots"
     )
+    ledger: LedgerSettings | None = Field(
+        None, description="signed checkpoints of the ledger, and where they are kept; left out, there are none"
+    )
     feature_sources: Mapping[Name, FeatureSourceSettings] = Field(
         {}, description="where the serving path has its features, by the name that plans use"
     )
@@ -220,6 +224,7 @@ def open_plant(path: Path, environment: Mapping[str, str], tell: Callable[[str],
         approvers=approvers,
         runtime=_runtime(settings.prometheus),
         examiner=_examiners(settings, base, environment, store, approvers, clock),
+        notary=None if settings.ledger is None else settings.ledger.open(base),
         signer=None if settings.signing_key is None else signing_key(base / settings.signing_key),
     )
     keys = keyring(base / path for path in settings.keyring) if settings.keyring else None

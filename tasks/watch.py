@@ -19,6 +19,7 @@ from prefect.client.schemas.objects import StateType
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Scheduled
 
+from seatrial.control.checkpointing import checkpoint
 from seatrial.control.ending import kill
 from seatrial.control.watching import evaluate_labels, may_restart, watch
 from seatrial.errors import RefusedError
@@ -57,6 +58,13 @@ def look_at_rollouts() -> list[Due]:
         for w in watch(here.ports, now=here.clock.now(), actor=ACTOR)
         if w.rollout.flow_run_id is not None
     ]
+
+
+@task(name="Sign the ledger", **OPTIONS)
+def sign_ledger() -> None:
+    """Make a checkpoint of the ledger if it grew, and keep it outside the database, where a key is configured."""
+    here = plant()
+    checkpoint(here.ports, now=here.clock.now())
 
 
 @task(name="Tend the flow run", **OPTIONS)

@@ -3,7 +3,7 @@
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from seatrial.merkle import consistency, inclusion, is_continued, is_included, leaf_hash, root
+from seatrial.merkle import consistency, inclusion, is_continued, is_included, leaf_hash, root, roots
 
 leaves = st.lists(st.binary(max_size=3), min_size=1, max_size=40)
 nodes = st.binary(min_size=32, max_size=32)
@@ -71,3 +71,9 @@ def test_a_consistency_proof_with_one_node_changed_or_dropped_proves_nothing(giv
     changed = data.draw(nodes.filter(lambda node: node != proof[at]))
     for wrong in ([*proof[:at], changed, *proof[at + 1 :]], [*proof[:at], *proof[at + 1 :]]):
         assert not is_continued(size, root(tree[:size]), len(tree), root(tree), wrong)
+
+
+@given(leaves)
+def test_the_roots_of_one_pass_are_those_of_the_trees(tree):
+    sizes = range(len(tree) + 2)
+    assert roots(tree, sizes) == {size: root(tree[:size]) for size in sizes if size <= len(tree)}
