@@ -13,7 +13,7 @@ from seatrial.units import digest_of
 from seatrial.verdict import worst
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from datetime import datetime
     from pathlib import Path
 
@@ -186,8 +186,11 @@ class Ledger(Protocol):
     def head(self) -> tuple[int, str]:
         """Return number and hash of the newest entry; 0 and `GENESIS` before the first."""
 
-    def erase(self, numbers: Sequence[int], records: Sequence[Record]) -> None:
-        """Forget for ever the texts of the entries with these `numbers`, and append `records` that say so."""
+    def erase(self, numbers: Sequence[int], texts: Iterable[str], records: Sequence[Record]) -> None:
+        """Forget for ever the texts of the entries with these `numbers`, and append `records` that say so.
+
+        Reasons elsewhere on the decision point of the records that hold one of `texts` are forgotten too.
+        """
 
 
 class Notes(Protocol):

@@ -4,11 +4,11 @@
 
 FOLDER is what `seatrial audit export` wrote: ``ledger.jsonl``, ``checkpoints.jsonl``, ``anchors.jsonl``, ``keys.txt``.
 Give --keys and --anchors copies that you keep yourself: an export that brings its own keys proves only that it agrees
-with itself. Ends with 0 when everything fits and a checkpoint of an anchor covers every entry, 4 when nothing is wrong
-but something stays unproven, 5 when something was changed, 2 when a file cannot be read.
+with itself. Ends with 0 when everything fits and an anchor's checkpoint covers every entry, 4 when nothing is wrong but
+something stays unproven, 5 when something was changed, 2 when a file cannot be read.
 
-Ed25519 is verified after RFC 8032, section 5.1.7, the Merkle tree is that of RFC 6962, section 2.1, checkpoints have the
-text form of C2SP tlog-checkpoint and signed-note.
+Ed25519 is verified after RFC 8032, section 5.1.7, the Merkle tree is that of RFC 6962, section 2.1, checkpoints have
+the text form of C2SP tlog-checkpoint and signed-note.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def digest_of(value):
 
 
 def when(text):
-    return datetime.fromisoformat(text.replace("Z", "+00:00"))
+    return datetime.fromisoformat(text)
 
 
 def chain_faults(entries):
@@ -126,7 +126,7 @@ def chain_faults(entries):
             yield f"{where}: the act {record['key']!r} stands twice"
         at = when(record["at"])
         if newest is not None and at < newest - TOLERANCE and record["kind"] not in REPORTED:
-            yield f"{where}: dated {record['at']}, after an entry of {newest.isoformat()}; back-dated, or a clock was wrong"
+            yield f"{where}: dated {record['at']}, after an entry of {newest.isoformat()}; back-dated, or a wrong clock"
         newest = at if newest is None else max(newest, at)
         keys.add(record["key"])
         previous = entry["hash"]

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from secrets import token_hex
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from seatrial.errors import ConflictError, NotFoundError
-from seatrial.ledger import GENESIS, chain, restored, withheld
+from seatrial.ledger import ERASED, GENESIS, chain, restored, withheld
 from seatrial.rollout import RETURNING
 from seatrial.verdict import Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from datetime import datetime
 
     from seatrial.gates.finding import Finding
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from seatrial.ports import Case, Commit, GateAnswer, Look, Registered, RouterReport
     from seatrial.rollout import Rollout
     from seatrial.routing import RoutingSnapshot
+
+
+ForgetfulT = TypeVar("ForgetfulT", "Rollout", "Look", "BatchOutput")
 
 
 @dataclass(slots=True)
@@ -202,12 +205,22 @@ class MemoryStore:
         """Return the hash of each entry, in order."""
         return [entry.hash for entry in self._entries]
 
-    def erase(self, numbers: Sequence[int], records: Sequence[Record]) -> None:
-        """Forget for ever the texts of the entries with these `numbers`, and append `records` that say so."""
+    def erase(self, numbers: Sequence[int], texts: Iterable[str], records: Sequence[Record]) -> None:
+        """Forget for ever the texts of the entries with these `numbers`, and append `records` that say so.
+
+        Reasons elsewhere on the decision point of the records that hold one of `texts` are forgotten too.
+        """
+        points, words = {record.decision_point for record in records}, tuple(texts)
         for at, entry in enumerate(self._entries):
             if entry.number in numbers and entry.seal is not None:
                 record = restored(withheld(entry.record)[0], None)
                 self._entries[at] = replace(entry, record=record, seal=replace(entry.seal, salt=None))
+        for rollout in [each for each in self._rollouts.values() if each.decision_point in points]:
+            self._rollouts[rollout.id] = _forgetful(rollout, words)
+            for key in [key for key in self._looks if key[0] == rollout.id]:
+                self._looks[key] = _forgetful(self._looks[key], words)
+        for output in [each for each in self._outputs.values() if each.decision_point in points]:
+            self._outputs[output.id] = _forgetful(output, words)
         self.append(records)
 
     def add_checkpoint(self, size: int, note: str, *, now: datetime) -> None:  # noqa: ARG002 kept by the SQL adapter
@@ -287,6 +300,11 @@ class MemoryExaminer:
         if isinstance(answer, Exception):
             raise answer
         return answer
+
+
+def _forgetful(kept: ForgetfulT, words: tuple[str, ...]) -> ForgetfulT:
+    """Return `kept` without its reason when that holds one of `words`."""
+    return replace(kept, reason=ERASED) if any(word in kept.reason for word in words) else kept
 
 
 def match_id(kind: str, wanted: str, known: Mapping[str, object]) -> str:

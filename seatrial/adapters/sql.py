@@ -33,7 +33,7 @@ from seatrial.adapters.memory import match_id
 from seatrial.errors import ConflictError, NotFoundError, TamperedError, UnavailableError
 from seatrial.gates.finding import Finding
 from seatrial.gates.load import ShadowLoad
-from seatrial.ledger import GENESIS
+from seatrial.ledger import ERASED, GENESIS
 from seatrial.outputs import BatchOutput, Standing
 from seatrial.plan import Plan
 from seatrial.ports import GateAnswer, Look, Registered, RouterReport
@@ -44,7 +44,7 @@ from seatrial.units import canonical
 from seatrial.verdict import Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from datetime import datetime
 
     from seatrial.ledger import Entry, Record
@@ -443,10 +443,23 @@ class SqlStore:
         """Return the hash of each entry, in order."""
         return [row.hash for row in self._rows(sa.select(LEDGER.c.hash).order_by(LEDGER.c.number))]
 
-    def erase(self, numbers: Sequence[int], records: Sequence[Record]) -> None:
-        """Forget for ever the texts of the entries with these `numbers`, and append `records` that say so."""
+    def erase(self, numbers: Sequence[int], texts: Iterable[str], records: Sequence[Record]) -> None:
+        """Forget for ever the texts of the entries with these `numbers`, and append `records` that say so.
+
+        Reasons elsewhere on the decision point of the records that hold one of `texts` are forgotten too.
+        """
+        points = {record.decision_point for record in records}
+        of_points = sa.select(ROLLOUTS.c.id).where(ROLLOUTS.c.decision_point.in_(points))
         with self._writing() as connection:
             connection.execute(sa.delete(LEDGER_TEXTS).where(LEDGER_TEXTS.c.number.in_(numbers)))
+            for text in texts:
+                for table, belongs in (
+                    (ROLLOUTS, ROLLOUTS.c.decision_point.in_(points)),
+                    (OUTPUTS, OUTPUTS.c.decision_point.in_(points)),
+                    (LOOKS, LOOKS.c.rollout_id.in_(of_points)),
+                ):
+                    held = table.c.reason.contains(text, autoescape=True)
+                    connection.execute(sa.update(table).where(belongs, held).values(reason=ERASED))
             self._append(connection, records)
 
     def add_checkpoint(self, size: int, note: str, *, now: datetime) -> None:

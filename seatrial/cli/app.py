@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from seatrial.cli import (
+    auditing,
     backtest,
     gates,
     handing_over,
@@ -75,6 +76,7 @@ app.add_typer(publishing.keys, name="keys")
 app.add_typer(logs.app, name="logs")
 app.add_typer(linting.app, name="contract")
 app.add_typer(outputs.app, name="outputs")
+app.add_typer(auditing.app, name="audit")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -6,14 +6,15 @@ from typing import TYPE_CHECKING
 
 from seatrial.checkpoints import Checkpoint, open_note, signed_note
 from seatrial.errors import NotFoundError, RefusedError, TamperedError
-from seatrial.ledger import ERASURE, Record
+from seatrial.ledger import ERASED, ERASURE, Record, withheld
 from seatrial.merkle import leaf_of, root
 from seatrial.units import format_time
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from datetime import datetime
 
+    from seatrial.ledger import Entry
     from seatrial.ports import Notary, Ports
 
 
@@ -70,8 +71,10 @@ def _publish(notary: Notary, notes: Sequence[str]) -> None:
 def erase(ports: Ports, numbers: Sequence[int], *, reason: str, actor: str, now: datetime) -> Record:
     """Forget the texts of the entries with these `numbers` for ever, and return the record that says so.
 
-    `reason` is kept; write no personal data into it. Raises NotFoundError for an unknown number, RefusedError for an
-    entry that holds no text outside the chain. Erasing what was erased changes nothing.
+    A later entry may repeat an earlier one's words: every entry of the same decision point that holds one of the texts
+    is erased too, and so are the reasons of its rollouts, looks and batch outputs. `reason` is kept; write no personal
+    data into it. Raises NotFoundError for an unknown number, RefusedError for an entry that holds no text outside the
+    chain. Erasing what was erased changes nothing.
     """
     entries = {entry.number: entry for entry in ports.store.entries()}
     for number in numbers:
@@ -80,8 +83,18 @@ def erase(ports: Ports, numbers: Sequence[int], *, reason: str, actor: str, now:
         if entries[number].seal is None:
             raise RefusedError(f"ledger entry {number}: holds no text outside the chain; there is nothing to erase")
     points = {entries[number].record.decision_point for number in numbers}
-    point = points.pop() if len(points) == 1 else "ledger"
-    key = f"ledger/erased/{'-'.join(map(str, sorted(numbers)))}"
-    record = Record(now, ERASURE, actor, point, None, key, {"numbers": sorted(numbers), "because": reason})
-    ports.store.erase(sorted(numbers), [record])
+    if len(points) != 1:
+        raise RefusedError(f"ledger entries of {', '.join(sorted(points))}: erase those of one at a time")
+    (point,) = points
+    texts = {text for number in numbers for text in withheld(entries[number].record)[1].values()} - {ERASED}
+    repeated = [e.number for e in entries.values() if e.record.decision_point == point and _repeats(e, texts)]
+    gone = sorted({*numbers, *repeated})
+    key = f"ledger/erased/{'-'.join(map(str, gone))}"
+    record = Record(now, ERASURE, actor, point, None, key, {"numbers": gone, "because": reason})
+    ports.store.erase(gone, texts, [record])
     return record
+
+
+def _repeats(entry: Entry, texts: Iterable[str]) -> bool:
+    held = withheld(entry.record)[1].values() if entry.seal is not None else ()
+    return any(text in each for text in texts for each in held)

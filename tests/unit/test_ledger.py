@@ -130,7 +130,7 @@ def test_own_words_are_read_as_they_were_written_and_stand_outside_the_chain(spo
 
 
 def test_an_erased_text_is_gone_for_ever_and_the_ledger_still_verifies(spoken):
-    spoken.erase([2], [a_record(9)])
+    spoken.erase([2], [], [a_record(9)])
     entries = list(spoken.entries())
     assert entries[1].record.body == {"n": 1, "reason": ERASED, "answer": {"by": "dana", "reason": ERASED}}
     assert [entry.is_erased for entry in entries] == [False, True, False, False]
@@ -140,7 +140,7 @@ def test_an_erased_text_is_gone_for_ever_and_the_ledger_still_verifies(spoken):
 @pytest.mark.parametrize("is_erased", [False, True])
 def test_an_edit_of_what_the_chain_covers_is_found_whether_the_text_is_there_or_not(spoken, is_erased):
     if is_erased:
-        spoken.erase([2], [a_record(9)])
+        spoken.erase([2], [], [a_record(9)])
     entries = list(spoken.entries())
     entries[1] = replace(entries[1], record=replace(entries[1].record, body={**entries[1].record.body, "n": 9}))
     tampered(entries, 1)
