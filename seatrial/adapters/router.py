@@ -55,6 +55,11 @@ class InProcessRouter:
             raise _missing(self._name, self._decision_point)
         return self._held
 
+    @property
+    def refused(self) -> Mapping[str, int]:
+        """How many snapshots were not taken, by reason."""
+        return dict(self._refused)
+
     def refresh(self, *, now: datetime, shadow: ShadowLoad | None = None) -> bool:
         """Take the published snapshot if it is newer, and report what is served; return whether anything was read.
 

@@ -10,6 +10,7 @@ import typer
 from seatrial.cli import (
     auditing,
     backtest,
+    envoy,
     gates,
     handing_over,
     linting,
@@ -73,6 +74,7 @@ for _command, _example in COMMANDS:
     app.command(epilog=f"Example: {_example}")(_command)
 app.add_typer(proving.app, name="evidence")
 app.add_typer(publishing.keys, name="keys")
+app.add_typer(envoy.app, name="envoy")
 app.add_typer(logs.app, name="logs")
 app.add_typer(linting.app, name="contract")
 app.add_typer(outputs.app, name="outputs")

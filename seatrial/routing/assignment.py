@@ -17,7 +17,7 @@ from seatrial.routing.orders import KillMode
 from seatrial.units import SLOTS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from datetime import datetime
 
     from seatrial.routing.orders import Kill
@@ -58,7 +58,7 @@ def assign(snapshot: RoutingSnapshot, unit_key: str, attributes: Mapping[str, st
 
 def assign_fallback(snapshot: RoutingSnapshot, attributes: Mapping[str, str]) -> Assignment:
     """Return who answers for a release that failed: the fallback release, under the kills."""
-    fallback = Assignment(snapshot.fallback, _arm_of(snapshot, snapshot.fallback), 0.0, snapshot.number, None)
+    fallback = Assignment(snapshot.fallback, arm_of(snapshot, snapshot.fallback), 0.0, snapshot.number, None)
     return _obeyed(snapshot, fallback, attributes)
 
 
@@ -80,6 +80,10 @@ def outcome(
     return _obeyed(snapshot, chosen, attributes) if snapshot.kills else chosen
 
 
+def _obeyed(snapshot: RoutingSnapshot, chosen: Assignment, attributes: Mapping[str, str]) -> Assignment:
+    return under_kills(snapshot, chosen, lambda kill, release_id: kill.holds(release_id, attributes))
+
+
 def _chosen(
     snapshot: RoutingSnapshot,
     unit_key: str | None,
@@ -91,14 +95,14 @@ def _chosen(
 ) -> Assignment:
     for pin in snapshot.pins:
         if pin.holds(unit_key, attributes, now=now):
-            return Assignment(pin.release_id, _arm_of(snapshot, pin.release_id), 0.0, snapshot.number, None)
+            return Assignment(pin.release_id, arm_of(snapshot, pin.release_id), 0.0, snapshot.number, None)
     takes_part = snapshot.is_in_segment(attributes)
     shadow = snapshot.challenger if takes_part and is_copied else None
     if snapshot.slots and takes_part and snapshot.lease_until is not None and now < snapshot.lease_until:
         if snapshot.challenger is not None and is_drawn:
             return Assignment(snapshot.challenger, Arm.CHALLENGER, snapshot.share, snapshot.number, shadow)
         return Assignment(snapshot.champion, Arm.CHAMPION, snapshot.share, snapshot.number, shadow)
-    return Assignment(snapshot.fallback, _arm_of(snapshot, snapshot.fallback), 0.0, snapshot.number, shadow)
+    return Assignment(snapshot.fallback, arm_of(snapshot, snapshot.fallback), 0.0, snapshot.number, shadow)
 
 
 def is_copied(snapshot: RoutingSnapshot, unit_key: str) -> bool:
@@ -109,26 +113,28 @@ def is_copied(snapshot: RoutingSnapshot, unit_key: str) -> bool:
     return sampling == SLOTS or slot_of(f"{snapshot.salt}shadow/", unit_key) < sampling
 
 
-def _obeyed(snapshot: RoutingSnapshot, chosen: Assignment, attributes: Mapping[str, str]) -> Assignment:
-    """Return `chosen` under the kills: each may name another release once, so that the search ends."""
+def under_kills(snapshot: RoutingSnapshot, chosen: Assignment, holds: Callable[[Kill, str], bool]) -> Assignment:
+    """Return `chosen` under the kills: each may name another release once, so that the search ends.
+
+    `holds` says whether an order means the unit when that release would answer.
+    """
     asked = set()
     while True:
-        kills = [kill for kill in snapshot.kills if kill.holds(chosen.release_id, attributes)]
+        kills = [kill for kill in snapshot.kills if holds(kill, chosen.release_id)]
         if not kills:
-            return chosen if _may_copy(snapshot, chosen, attributes) else replace(chosen, shadow_release_id=None)
+            # A kill takes the shadow out of service too.
+            shadow = chosen.shadow_release_id
+            is_stopped = shadow is not None and any(holds(kill, shadow) for kill in snapshot.kills)
+            return replace(chosen, shadow_release_id=None) if is_stopped else chosen
         # What stops every release outranks what names another one.
         kill = next((each for each in kills if each.mode is not KillMode.PREVIOUS_RELEASE), kills[0])
         if kill.to is None or kill.to in asked:
             return replace(chosen, share=0.0, shadow_release_id=None, kill=kill)
         asked.add(kill.to)
-        chosen = replace(chosen, release_id=kill.to, arm=_arm_of(snapshot, kill.to), share=0.0, shadow_release_id=None)
+        arm = arm_of(snapshot, kill.to)
+        chosen = replace(chosen, release_id=kill.to, arm=arm, share=0.0, shadow_release_id=None)
 
 
-def _may_copy(snapshot: RoutingSnapshot, chosen: Assignment, attributes: Mapping[str, str]) -> bool:
-    """Return whether no kill takes the shadow out of service too."""
-    shadow = chosen.shadow_release_id
-    return shadow is None or not any(kill.holds(shadow, attributes) for kill in snapshot.kills)
-
-
-def _arm_of(snapshot: RoutingSnapshot, release_id: str) -> Arm:
+def arm_of(snapshot: RoutingSnapshot, release_id: str) -> Arm:
+    """Return the arm of a release; whoever is not the challenger stands on the champion's side."""
     return Arm.CHALLENGER if release_id == snapshot.challenger else Arm.CHAMPION
