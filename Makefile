@@ -61,8 +61,8 @@ bench-decisions-full: env ## the same with every stream and more rollouts of eac
 bench-looks: env ## measure what one look costs, and the looks at ten thousand rollouts: about two minutes
 	$(call timed,benchmark,$(BIN)/python -m benchmarks.looks)
 
-bench-evidence: env ## measure what counting logs costs: about four minutes; SIZES="50M" takes half an hour
-	$(call timed,benchmark,$(BIN)/python -m benchmarks.evidence $(if $(SIZES),--sizes $(SIZES)))
+bench-evidence: env ## measure what counting logs costs: about four minutes; SIZES="50M" takes half an hour; THROUGHPUT=1 only a row's cost at 1M to 50M
+	$(call timed,benchmark,$(BIN)/python -m benchmarks.evidence $(if $(THROUGHPUT),--throughput --sizes $(or $(SIZES),1M 5M 20M 50M),$(if $(SIZES),--sizes $(SIZES))))
 
 lock: ## resolve pyproject.toml into requirements.lock, keeping what still fits
 	@deployments/environment.sh lock

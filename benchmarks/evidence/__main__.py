@@ -47,9 +47,13 @@ def main() -> int:
     folder = Path(mkdtemp(prefix="seatrial-bench-", dir=arguments.folder))
     settings = f"DuckDB {duckdb.__version__}, {THREADS} threads, {MEMORY}"
     print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, {settings}")
+    first = None
     try:
         for decisions in arguments.sizes:
-            _run(folder / str(decisions), Size(decisions), arguments.runs)
+            if arguments.throughput:
+                first = _run_throughput(folder / "throughput", Size(decisions), arguments.runs, first)
+            else:
+                _run(folder / str(decisions), Size(decisions), arguments.runs)
     finally:
         shutil.rmtree(folder)
     return 0
@@ -58,6 +62,7 @@ def main() -> int:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.evidence", description=__doc__)
     parser.add_argument("--sizes", type=_number, nargs="+", default=[1_000_000, 5_000_000], metavar="ROWS")
+    parser.add_argument("--throughput", action="store_true", help="measure only what a row of a whole look costs")
     parser.add_argument("--runs", type=int, default=2, help="how often each way is measured; 2 when left out")
     parser.add_argument("--folder", type=Path, help="where the logs are written; the system's folder when left out")
     parser.add_argument("--way", help=argparse.SUPPRESS)
@@ -83,7 +88,7 @@ def _run(root: Path, size: Size, runs: int) -> None:
     if size.decisions <= PANDAS_MOST:
         pandas = _least("pandas", root, 1)
         _require_same(pandas, ours)
-        print(f"  pandas, tallies only  {_cost(pandas)}   ratio {_ratio(pandas, ours):.1f}")
+        print(f"  pandas                {_cost(pandas)}   ratio {_ratio(pandas, ours):.1f}")
     first = _child("first", root)
     add_rows(root / "logs", size, NEW_ROWS)
     again = _child("again", root)
@@ -97,8 +102,21 @@ def _run(root: Path, size: Size, runs: int) -> None:
     print(f"  microseconds a row    {ours['seconds'] / size.decisions * 1e6:8.2f}", flush=True)
 
 
+def _run_throughput(root: Path, size: Size, runs: int, first: float | None) -> float:
+    """Print what a row costs at this size, beside the first; return what it cost at the first."""
+    write_logs(root / "logs", size)
+    load = os.getloadavg()[0]
+    look = _least("look", root, runs)
+    shutil.rmtree(root)
+    each = float(look["seconds"]) / size.decisions * 1e6
+    cost = f"{look['seconds']:8.2f} s  cpu {look['cpu']:8.2f} s  {look['mb']:6,.0f} MB"
+    ratio = each / (first or each)
+    print(f"{size.decisions:>11,} decisions  {each:5.2f} us a row  {ratio:4.2f}  {cost}  load {load:.1f}", flush=True)
+    return first or each
+
+
 def _cost(result: dict[str, Any]) -> str:
-    return f"{result['seconds']:8.2f} s  {result['mb']:6,.0f} MB"
+    return f"{result['seconds']:8.2f} s  cpu {result['cpu']:8.2f} s  {result['mb']:6,.0f} MB"
 
 
 def _ratio(one: dict[str, Any], other: dict[str, Any]) -> float:
@@ -143,9 +161,9 @@ def _measure(way: str, root: Path, memory: Path) -> int:
             totals = _totals(CountedLogs(logs, memory, small_bytes=0).look(plan, SCOPE, now=end() + LATER))
         case _:
             totals = _totals(logs.look(plan, SCOPE, now=end() + LATER))
-    seconds = time.perf_counter() - began
+    seconds, cpu = time.perf_counter() - began, time.process_time()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(json.dumps({"seconds": seconds, "mb": peak, "totals": totals}))
+    print(json.dumps({"seconds": seconds, "cpu": cpu, "mb": peak, "totals": totals}))
     return 0
 
 

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 from scipy.special import ndtr
-from scipy.stats import CensoredData, ecdf
 
 if TYPE_CHECKING:
     from seatrial.stats.kernel import FloatArray
@@ -139,6 +138,9 @@ def cured_kaplan_meier(durations: npt.ArrayLike, is_labelled: npt.ArrayLike) -> 
         )
     if not labelled.any():
         return None
+    # Loaded where it is needed: it takes a sixth of the time in which a process starts.
+    from scipy.stats import CensoredData, ecdf  # noqa: PLC0415
+
     survival = ecdf(CensoredData.right_censored(observed, ~labelled)).sf
     steps = np.diff(survival.probabilities, prepend=1.0) < 0
     arrived = 1.0 - survival.probabilities[steps]
