@@ -147,7 +147,7 @@ def test_a_memory_that_cannot_be_read_is_made_again(tmp_path, anew, harm):
     if harm == "cut off":
         state.write_text(state.read_text()[:-100])
     elif harm == "of another version":
-        state.write_text(state.read_text().replace('"version": 1', '"version": 0'))
+        state.write_text(state.read_text().replace('"version": "2', '"version": "1'))
     else:
         next(state.parent.glob("firsts-*.parquet")).unlink()
     both_ways(tmp_path, 50)
