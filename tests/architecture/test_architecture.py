@@ -68,8 +68,10 @@ FORBIDDEN = {
 }
 #: Where a generator is made of a seed that the caller gave.
 SEEDED = {name: {ROOT / "seatrial" / "cli" / "planning.py"} for name in ("numpy.random", "numpy.random.default_rng")}
-#: Where a token stands for a person, and must not be guessed.
-SEEDED |= {name: {ROOT / "seatrial" / "cli" / "logs.py"} for name in ("secrets", "secrets.token_bytes")}
+#: Where something is made that must not be guessed: tokens, keys, salts.
+SECRET = {ROOT / "seatrial" / "cli" / name for name in ("logs.py", "publishing.py")}
+SECRET |= {ROOT / "seatrial" / "adapters" / name for name in ("keys.py", "memory.py", "sql.py")}
+SEEDED |= {f"secrets{name}": SECRET for name in ("", ".token_bytes", ".token_hex", ".token_urlsafe")}
 #: Modules of chance; numpy's generators are arguments and not on the list.
 CHANCE = {"random", "secrets", "uuid", "numpy.random"}
 
