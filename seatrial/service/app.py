@@ -29,7 +29,7 @@ from seatrial.service.mirroring import Mirror
 from seatrial.service.waking import LISTENING_S, LOOKING_S, listen, look_now_and_then
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
     from starlette.requests import Request
 
@@ -65,12 +65,13 @@ def application(service: Service) -> Starlette:
     """Return the server's application."""
     mirror = None if service.folder is None else Mirror(service.ports, service.clock, service.folder)
     board = Board(service.ports.store, None if mirror is None else mirror.write)
-    answers = _Answers(service, board)
+    tasks: list[asyncio.Task[None]] = []
+    answers = _Answers(service, board, tasks)
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
         every_s = LOOKING_S if service.listen_url is None else LISTENING_S
-        tasks = [asyncio.create_task(look_now_and_then(board, every_s=every_s))]
+        tasks.append(asyncio.create_task(look_now_and_then(board, every_s=every_s)))
         if service.listen_url is not None:
             tasks.append(asyncio.create_task(listen(board, service.listen_url)))
         if mirror is not None:
@@ -96,12 +97,16 @@ def application(service: Service) -> Starlette:
 
 
 class _Answers:
-    def __init__(self, service: Service, board: Board) -> None:
+    def __init__(self, service: Service, board: Board, tasks: Sequence[asyncio.Task[None]]) -> None:
         self._service = service
         self._board = board
+        self._tasks = tasks
         self._numbers: dict[tuple[str, str], int] = {}
 
     async def health(self, _request: Request) -> Response:
+        """Answer 503 when a part that looks for new snapshots has ended: what is served then only grows older."""
+        if any(task.done() for task in self._tasks):
+            raise _Refused(503, "a part of the server has ended; restart it")
         return JSONResponse({"status": "up"})
 
     async def snapshot(self, request: Request) -> Response:

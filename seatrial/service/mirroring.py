@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 from dataclasses import dataclass, field
+from threading import Lock
 from typing import TYPE_CHECKING
 
 from seatrial.control.observing import observe
@@ -27,19 +28,30 @@ class Mirror:
     clock: Clock
     feed: FileFeed
     _unwritten: dict[str, RoutingSnapshot] = field(default_factory=dict)
+    _newest: dict[str, RoutingSnapshot] = field(default_factory=dict)
     _told: dict[tuple[str, str], RouterReport] = field(default_factory=dict)
+    #: Two threads write: whoever posts, and whoever tries again.
+    _writing: Lock = field(default_factory=Lock)
 
     def write(self, snapshot: RoutingSnapshot) -> None:
-        """Put `snapshot` into its file; what a full disk refused is tried again."""
-        self._unwritten[snapshot.decision_point] = snapshot
+        """Put `snapshot` into its file unless a newer one was given; what a full disk refused is tried again."""
+        point = snapshot.decision_point
+        with self._writing:
+            newest = self._newest.get(point)
+            if newest is None or snapshot.is_newer_than(newest):
+                self._newest[point] = self._unwritten[point] = snapshot
+                self._try(point)
+
+    def _try(self, point: str) -> None:
         with suppress(UnavailableError):
-            self.feed.publish(snapshot)
-            del self._unwritten[snapshot.decision_point]
+            self.feed.publish(self._unwritten[point])
+            del self._unwritten[point]
 
     def collect(self) -> None:
         """Hand new reports to the store, and observe what they say."""
-        for snapshot in list(self._unwritten.values()):
-            self.write(snapshot)
+        with self._writing:
+            for point in list(self._unwritten):
+                self._try(point)
         for report in self.feed.reports():
             router = (report.decision_point, report.router)
             if self._told.get(router) == report:
