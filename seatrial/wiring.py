@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping  # noqa: TC003 pydantic reads annotations when it runs
+from collections.abc import Callable, Mapping  # noqa: TC003 pydantic reads annotations when it runs
 from dataclasses import dataclass, field
 from pathlib import Path
 from string import Template
@@ -22,9 +22,14 @@ from seatrial.adapters.counting import silent
 from seatrial.adapters.duckdb import ParquetLogs
 from seatrial.adapters.features import FeaturesExaminer
 from seatrial.adapters.features.settings import FeatureSourceSettings  # noqa: TC001 pydantic reads it
+from seatrial.adapters.file_feed import FileFeed, KeptFeed
+from seatrial.adapters.gateway.settings import GatewaySettings  # noqa: TC001 pydantic reads it
+from seatrial.adapters.http_feed import HttpFeed
 from seatrial.adapters.isolated import Isolation
 from seatrial.adapters.keys import keyring, signing_key
 from seatrial.adapters.load import LatencyExaminer, SubprocessWorker
+from seatrial.adapters.log_tables import SqlLogWriter
+from seatrial.adapters.logs import LogWriter
 from seatrial.adapters.notary import LedgerSettings  # noqa: TC001 pydantic reads it
 from seatrial.adapters.people import ConsumersExaminer, OwnershipExaminer
 from seatrial.adapters.probing import SubprocessProbe
@@ -36,13 +41,14 @@ from seatrial.adapters.scoring import Runtimes
 from seatrial.adapters.sql import SqlStore
 from seatrial.adapters.warehouse import PostgresLogs
 from seatrial.documents import Checked, Digest, Flaw, Name, Text, check, load_yaml
-from seatrial.errors import InvalidDocumentError, Problem
+from seatrial.errors import InvalidDocumentError, NotFoundError, Problem
 from seatrial.ports import Ports, Quantity
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Iterable, Iterator
 
-    from seatrial.ports import Clock, EvidenceSource, LogSource, Store
+    from seatrial.adapters.log_intake import DecisionLog
+    from seatrial.ports import Clock, EvidenceSource, LogSource, Registered, SnapshotFeed, Store
     from seatrial.routing.signing import CheckingKey
 
 #: Environment variable that names the settings file.
@@ -161,6 +167,9 @@ class Settings(Checked):
     operators: Mapping[Name, Text] = Field(
         {}, description="who may kill over HTTP: by name, the sha256 of the token as 64 hexadecimal digits"
     )
+    gateways: Mapping[Name, GatewaySettings] = Field(
+        {}, description="how each decision point is served over HTTP, for `seatrial serve`"
+    )
     prometheus: PrometheusSettings | None = Field(
         None, description="where latencies and error rates are read, for `seatrial metrics`; leave it out without one"
     )
@@ -206,13 +215,7 @@ def open_plant(path: Path, environment: Mapping[str, str], tell: Callable[[str],
     """
     settings = check(load_yaml(path), Settings)
     base = path.resolve().parent
-    url = environment.get(DATABASE_VARIABLE) or settings.database or f"sqlite:///{base / 'seatrial.sqlite'}"
-    try:
-        store = SqlStore(url)
-    except (ArgumentError, NoSuchModuleError) as error:
-        where = f"{path} database, or the environment variable {DATABASE_VARIABLE}"
-        remedy = "write it like postgresql+psycopg://user@host/name"
-        raise InvalidDocumentError([Problem(where, "found text that is no database URL", remedy)]) from error
+    store = _store(settings, path, environment)
     store.create_tables()
     clock: Clock = WallClock() if settings.replay_clock is None else ReplayClock(base / settings.replay_clock)
     evidence, recount = _evidence(settings, base / settings.logs, tell, place=f"{path} warehouse")
@@ -229,6 +232,62 @@ def open_plant(path: Path, environment: Mapping[str, str], tell: Callable[[str],
     )
     keys = keyring(base / path for path in settings.keyring) if settings.keyring else None
     return Plant(ports, clock, store, base / settings.logs, recount, settings.operators, keys)
+
+
+def _store(settings: Settings, path: Path, environment: Mapping[str, str]) -> SqlStore:
+    base = path.resolve().parent
+    url = environment.get(DATABASE_VARIABLE) or settings.database or f"sqlite:///{base / 'seatrial.sqlite'}"
+    try:
+        return SqlStore(url)
+    except (ArgumentError, NoSuchModuleError) as error:
+        where = f"{path} database, or the environment variable {DATABASE_VARIABLE}"
+        remedy = "write it like postgresql+psycopg://user@host/name"
+        raise InvalidDocumentError([Problem(where, "found text that is no database URL", remedy)]) from error
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayParts:
+    """What a gateway works with."""
+
+    settings: GatewaySettings
+    feed: SnapshotFeed
+    find: Callable[[str], Registered]  #: returns a registered release
+    runtimes: Runtimes
+    log: DecisionLog
+    keep: Path | None  #: folder for a start without the control plane
+    keys: Mapping[str, CheckingKey] | None
+
+
+def open_gateway(path: Path, environment: Mapping[str, str], decision_point: str) -> GatewayParts:
+    """Return what the settings file at `path` says about the gateway of `decision_point`.
+
+    The database is not asked: it may be gone when a gateway starts.
+
+    Raises InvalidDocumentError for bad settings, NotFoundError when they have no such gateway.
+    """
+    settings = check(load_yaml(path), Settings)
+    if decision_point not in settings.gateways:
+        raise NotFoundError.of(f"{path} gateways", decision_point, settings.gateways)
+    given, base = settings.gateways[decision_point], path.resolve().parent
+    store, clock = _store(settings, path, environment), WallClock()
+    feed = _feed(given, base, store)
+    keep = None if given.keep is None else base / given.keep
+    log: DecisionLog
+    if settings.warehouse is not None:
+        log = SqlLogWriter(_warehouse(settings.warehouse, f"{path} warehouse"), decision_point, given.attributes, clock)
+    else:
+        log = LogWriter(base / settings.logs, decision_point, given.attributes, clock)
+    keys = keyring(base / path for path in settings.keyring) if settings.keyring else None
+    whole = feed if keep is None else KeptFeed(feed, FileFeed(keep))
+    return GatewayParts(given, whole, store.release, runtimes_of(settings), log, keep, keys)
+
+
+def _feed(given: GatewaySettings, base: Path, store: SqlStore) -> SnapshotFeed:
+    if given.snapshots is None:
+        return store
+    if given.snapshots.startswith(("http://", "https://")):
+        return HttpFeed(given.snapshots, wait_s=given.refresh_s)
+    return FileFeed(base / given.snapshots)
 
 
 def _examiners(

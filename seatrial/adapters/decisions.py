@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Mapping
     from datetime import datetime
 
+    from seatrial.adapters.router import InProcessRouter
     from seatrial.routing import Assignment, RoutingSnapshot
 
 
@@ -78,6 +79,15 @@ class Concluded(NamedTuple):
     shadow_release_id: str | None  #: release that scores a copy
 
 
+def assigned(router: InProcessRouter, unit: Unit, *, now: datetime) -> tuple[RoutingSnapshot, Assignment]:
+    """Return who answers `unit`, with the snapshot that says so: a refresh in another thread may come in between."""
+    assignment = router.assign(unit.key, unit.attributes, now=now)
+    snapshot = router.snapshot
+    if snapshot.number != assignment.snapshot_no:
+        assignment = assign(snapshot, unit.key, unit.attributes, now=now)
+    return snapshot, assignment
+
+
 def recommended(parts: Parts, unit: Unit, score: float, *, latency_ms: float, misses: int) -> Answered:
     """Return the answer of a release that gave `score` in time; an error when its output contract excludes that."""
     segment = parts.segments.segment_of(unit.attributes)
@@ -103,18 +113,18 @@ def missing(names: Iterable[str], features: Mapping[str, float]) -> int:
 
 def deciding(
     snapshot: RoutingSnapshot,
+    assignment: Assignment,
     unit: Unit,
     parts_of: Callable[[str], Parts],
     *,
     decision_id: str,
     now: datetime,
 ) -> Generator[str, Answered, Concluded]:
-    """Yield the id of each release that must answer, be sent its answer, and return the decision.
+    """Yield the id of each release that must answer, be sent its answer, and return the decision on what was assigned.
 
     A release that fails is answered for by the fallback release, and the failure stays its own: the log keeps the arm
     that was assigned. When the fallback fails too, its policy's safe action is taken. A kill outranks all of it.
     """
-    assignment = assign(snapshot, unit.key, unit.attributes, now=now)
     release_id = assignment.release_id
     parts = parts_of(release_id)
     if assignment.kill is not None:

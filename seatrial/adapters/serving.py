@@ -5,7 +5,18 @@ from __future__ import annotations
 from time import perf_counter
 from typing import TYPE_CHECKING
 
-from seatrial.adapters.decisions import Answered, Decided, Unit, copied, deciding, failed, missing, recommended, row_of
+from seatrial.adapters.decisions import (
+    Answered,
+    Decided,
+    Unit,
+    assigned,
+    copied,
+    deciding,
+    failed,
+    missing,
+    recommended,
+    row_of,
+)
 from seatrial.adapters.scoring import Scorer, load_scorer
 from seatrial.routing import parts_of
 from seatrial.units import digest_bytes
@@ -46,11 +57,10 @@ class DecisionService:
         `deciding` says who answers, and for whom the fallback does. The action is None when the decision point is
         killed in the mode that refuses.
         """
-        # Held, for a refresh in another thread would log the stage of another snapshot.
-        snapshot = self._router.snapshot
         unit = Unit(unit_key, attributes, features)
+        snapshot, assignment = assigned(self._router, unit, now=now)
         decision_id = digest_bytes(f"{snapshot.decision_point}\n{unit_key}\n{now.isoformat()}".encode())[7:39]
-        steps = deciding(snapshot, unit, self._parts, decision_id=decision_id, now=now)
+        steps = deciding(snapshot, assignment, unit, self._parts, decision_id=decision_id, now=now)
         try:
             asked = next(steps)
             while True:

@@ -23,6 +23,7 @@ from seatrial.cli import (
     publishing,
     reading,
     reviewing,
+    serving,
     taking_out,
 )
 from seatrial.cli.exits import MEANINGS, ExitCode, classify
@@ -60,6 +61,7 @@ COMMANDS = (
     (reviewing.review, "seatrial review 3f9a"),
     (reading.history, "seatrial history 3f9a --json"),
     (proving.replay, "seatrial replay 3f9a"),
+    (serving.serve, "seatrial serve fraud"),
     (metrics.metrics, "seatrial metrics fraud"),
     (ordering.routers, "seatrial routers fraud"),
     (publishing.publish, "seatrial publish --port 8100"),

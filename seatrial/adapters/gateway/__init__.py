@@ -1,0 +1,1 @@
+"""The HTTP gateway: answers decisions over the network for one decision point."""
