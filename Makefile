@@ -1,7 +1,7 @@
 # Every step from a fresh checkout; needs a POSIX shell and Python 3.11 to 3.14, and fetches the rest.
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo up test lint browser prometheus servers screenshots lock clean bench-decisions bench-decisions-full bench-looks bench-evidence
+.PHONY: help env demo up test lint browser prometheus servers screenshots lock clean bench-decisions bench-decisions-full bench-looks bench-evidence bench-routing
 
 BIN := .venv/bin
 TESTS := seatrial deployments tests
@@ -63,6 +63,9 @@ bench-looks: env ## measure what one look costs, and the looks at ten thousand r
 
 bench-evidence: env ## measure what counting logs costs: about four minutes; SIZES="50M" takes half an hour; THROUGHPUT=1 only a row's cost at 1M to 50M
 	$(call timed,benchmark,$(BIN)/python -m benchmarks.evidence $(if $(THROUGHPUT),--throughput --sizes $(or $(SIZES),1M 5M 20M 50M),$(if $(SIZES),--sizes $(SIZES))))
+
+bench-routing: env ## measure assignment, share changes under load and kills: about three minutes
+	$(call timed,benchmark,$(BIN)/python -m benchmarks.routing)
 
 lock: ## resolve pyproject.toml into requirements.lock, keeping what still fits
 	@deployments/environment.sh lock

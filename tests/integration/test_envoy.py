@@ -6,15 +6,13 @@ import json
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from builders import a_release
-from envoy_stack import PATIENCE_S, POINT, RELEASES, Feed, Stack, is_live, start_envoy, upstreams
 
-from deployments import processes
+from deployments.envoys import PATIENCE_S, POINT, Feed, running
 from seatrial.adapters.envoy import EnvoySettings, agent
 from seatrial.adapters.file_feed import FileFeed
 from seatrial.documents import check, parse_yaml
@@ -37,38 +35,10 @@ def until(what):
     return found
 
 
-@contextmanager
-def running(home):
-    ports = {name: processes.free_port(name) for name in RELEASES}
-    listen, admin, upstream_admin = (processes.free_port(name) for name in ("envoy", "admin", "upstream admin"))
-    settings = EnvoySettings(
-        decision_point=POINT,
-        router="envoy",
-        control="unused",
-        folder="unused",
-        listen=listen,
-        admin=admin,
-        releases={name: f"http://127.0.0.1:{port}" for name, port in ports.items()},
-    )
-    servers = start_envoy("servers", upstreams(ports, upstream_admin), home)
-    stack = Stack(home, settings, Feed(), upstream_admin)
-    try:
-        servers.await_ready(lambda: is_live(upstream_admin), deadline_s=PATIENCE_S)
-        stack.feed.present = RoutingSnapshot(POINT, 1, "champion", "champion")
-        # Envoy is not there yet: it starts from the files.
-        assert not stack.agent.round(now=now())
-        stack.start()
-        assert stack.agent.round(now=now())
-        yield stack
-    finally:
-        if stack.child is not None:
-            stack.child.stop(grace_s=10)
-        servers.stop(grace_s=10)
-
-
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory):
-    with running(tmp_path_factory.mktemp("envoy")) as stack:
+    feed = Feed(RoutingSnapshot(POINT, 1, "champion", "champion"))
+    with running(tmp_path_factory.mktemp("envoy"), feed, now()) as stack:
         yield stack
 
 
