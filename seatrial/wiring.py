@@ -197,6 +197,7 @@ class Plant:
     store: SqlStore
     logs: Path
     recount: LogSource  #: counts everything anew, while `ports.evidence` may go on from what it counted before
+    warehouse: sa.Engine | None = None  #: database with the logs as tables; None where they are files
     operators: Mapping[str, str] = field(default_factory=dict)  #: who may kill over HTTP, by the digest of their token
     keys: Mapping[str, CheckingKey] | None = None  #: what routers accept; None takes unsigned snapshots
 
@@ -231,7 +232,8 @@ def open_plant(path: Path, environment: Mapping[str, str], tell: Callable[[str],
         signer=None if settings.signing_key is None else signing_key(base / settings.signing_key),
     )
     keys = keyring(base / path for path in settings.keyring) if settings.keyring else None
-    return Plant(ports, clock, store, base / settings.logs, recount, settings.operators, keys)
+    warehouse = recount.engine if isinstance(recount, PostgresLogs) else None
+    return Plant(ports, clock, store, base / settings.logs, recount, warehouse, settings.operators, keys)
 
 
 def _store(settings: Settings, path: Path, environment: Mapping[str, str]) -> SqlStore:

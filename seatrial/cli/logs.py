@@ -14,6 +14,7 @@ from seatrial.adapters import log_erasure, log_keeping
 from seatrial.adapters.counted import MEMORY, forget
 from seatrial.adapters.counting import REFERENCE, SETTLED
 from seatrial.adapters.log_keeping import keeping, partitions, require_finished, unfinished
+from seatrial.adapters.log_table_erasure import erase_in_tables
 from seatrial.cli.options import ActorOption, JsonOption, ReasonOption, SettingsOption, opened
 from seatrial.cli.terminal import say, show_json, show_table
 from seatrial.control.watching import is_open
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from seatrial.adapters.log_keeping import Inspected, Partition
+    from seatrial.ledger import Record
     from seatrial.plan import Plan
     from seatrial.ports import Store
 
@@ -146,22 +148,31 @@ def erase(
     settings: SettingsOption = DEFAULT_SETTINGS,
     as_json: JsonOption = False,
 ) -> None:
-    """Take the personal data of one unit out of all log files; again goes on where it was cut off."""
+    """Take the personal data of one unit out of all logs, files and tables; again goes on where it was cut off."""
     request = log_erasure.Request(unit, reason, actor, attributes)
     with opened(settings) as plant, keeping(plant.logs):
+        now = plant.clock.now()
+        in_tables: tuple[Record, ...] = ()
         done = log_erasure.erase(
             plant.logs,
             request,
             plant.store.append,
             salt=secrets.token_bytes(log_erasure.SALT_BYTES),
-            now=plant.clock.now(),
+            now=now,
             progress=lambda paths: _each(paths, as_json=as_json),
         )
         forget(plant.logs / MEMORY)
+        if plant.warehouse is not None:
+            salt = secrets.token_bytes(log_erasure.SALT_BYTES)
+            in_tables = erase_in_tables(plant.warehouse, request, plant.store.append, salt=salt, now=now)
+    rows = sum(record.body["rows"] for record in in_tables)
     if as_json:
-        show_json({"files": done.files, "rows": done.rows, "records": [record.key for record in done.records]})
-    elif done.files:
-        say(f"erased: {done.rows} rows in {done.files} files rewritten, and recorded in the ledger without the key")
+        records = [record.key for record in (*done.records, *in_tables)]
+        show_json({"files": done.files, "rows": done.rows, "rows_in_tables": rows, "records": records})
+    elif done.files or rows:
+        tables = f", {rows} rows in tables" if plant.warehouse is not None else ""
+        found = f"{done.rows} rows in {done.files} files rewritten{tables}"
+        say(f"erased: {found}, and recorded in the ledger without the key")
     else:
         say("no row names this unit; nothing was written")
 

@@ -82,6 +82,8 @@ def opened(settings: Path) -> Iterator[Plant]:
         yield plant
     finally:
         plant.store.close()
+        if plant.warehouse is not None:
+            plant.warehouse.dispose()
 
 
 def prefect_at(url: str) -> PrefectApi:

@@ -3,6 +3,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 import yaml
 from builders import DAY, POINT, T0, a_plan, a_rollout
 from log_builders import ClockAt, a_label, a_row, files, rows_of, write
@@ -10,6 +11,7 @@ from log_builders import ClockAt, a_label, a_row, files, rows_of, write
 from seatrial.adapters.clock import ReplayClock
 from seatrial.adapters.counted import MEMORY
 from seatrial.adapters.log_keeping import keeping
+from seatrial.adapters.log_tables import SqlLogWriter
 from seatrial.cli import main
 from seatrial.cli.logs import COMMANDS
 from seatrial.ledger import verify
@@ -199,6 +201,25 @@ def test_erase_takes_the_unit_out_and_the_ledger_names_who_and_why_and_not_whom(
     assert not memory.exists()
     assert len({row["unit_key"] for row in rows_of(logs)}) == 4
     assert "no row names this unit" in run("erase", "--unit", KEY, "--reason", "request 118")[1]
+
+
+def test_erase_takes_the_unit_out_of_tables_too(run, logs, home, store, postgres_url):
+    engine = sa.create_engine(postgres_url)
+    writer = SqlLogWriter(engine, POINT, ("origin",), ClockAt(T0 + DAY))
+    for hour, unit in ((1, KEY), (2, "u2")):
+        writer.decision(a_row(hour, unit_key=unit))
+    writer.flush()
+    settings = yaml.safe_load((home / "seatrial.yaml").read_text())
+    (home / "seatrial.yaml").write_text(yaml.safe_dump({**settings, "warehouse": postgres_url}))
+    done = told(run, "erase", "--unit", KEY, "--reason", "request 118", "--as", "privacy")
+    assert (done["files"], done["rows_in_tables"], len(done["records"])) == (6, 1, 2)
+    with engine.connect() as connection:
+        keys = connection.execute(sa.text("SELECT unit_key FROM decision_log")).scalars().all()
+    engine.dispose()
+    assert KEY not in keys
+    assert "u2" in keys
+    assert KEY not in repr(rows_of(logs))
+    assert [entry.record.kind for entry in store.entries()] == ["logs.erased", "logs.erased"]
 
 
 @pytest.mark.parametrize(
