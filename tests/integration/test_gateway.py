@@ -20,9 +20,8 @@ from model_servers import BROKEN, HANG, NAN, WRONG_SHAPE, ModelServer, running
 
 from deployments import processes
 from seatrial.adapters.sql import SqlStore
-from seatrial.control.publishing import parts_in
 from seatrial.ports import Commit
-from seatrial.routing import Kill, KillMode, KillScope, Pin, RoutingSnapshot, ShadowBudget, assign
+from seatrial.routing import Kill, KillMode, KillScope, Pin, RoutingSnapshot, ShadowBudget, assign, parts_of
 
 PATIENCE_S = 60.0
 PROGRAM = str(Path(sys.executable).parent / "seatrial")
@@ -75,7 +74,9 @@ class Site:
             POINT, self.number, self.champion, self.champion, slots=slots if named else 0, lease_until=lease, **named
         )
         snapshot = replace(snapshot, **changes)
-        snapshot = replace(snapshot, parts=parts_in(self.world.ports, snapshot.releases()))
+        snapshot = replace(
+            snapshot, parts={each: parts_of(self.store.release(each).release) for each in snapshot.releases()}
+        )
         self.store.commit(Commit((), snapshot=snapshot))
         return snapshot
 
