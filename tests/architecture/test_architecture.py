@@ -18,7 +18,7 @@ BIN = Path(sys.executable).parent
 CORE = sorted((ROOT / "seatrial").rglob("*.py"))
 DEPLOYMENTS = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
 #: The edges, which may read the clock and the environment and print.
-CLOCK = {ROOT / "seatrial" / "adapters" / "clock.py"}
+CLOCK = {ROOT / "seatrial" / "adapters" / "clock.py", ROOT / "seatrial" / "adapters" / "gateway" / "clock.py"}
 #: Waits until another program has taken what it was given.
 WAITS = {ROOT / "seatrial" / "adapters" / "envoy" / "agent.py"}
 CLI = set((ROOT / "seatrial" / "cli").glob("*.py")) | set((ROOT / "seatrial").glob("cli.py"))
@@ -72,7 +72,7 @@ FORBIDDEN = {
 SEEDED = {name: {ROOT / "seatrial" / "cli" / "planning.py"} for name in ("numpy.random", "numpy.random.default_rng")}
 #: Where something is made that must not be guessed: tokens, keys, salts.
 SECRET = {ROOT / "seatrial" / "cli" / name for name in ("logs.py", "publishing.py")}
-SECRET |= {ROOT / "seatrial" / "adapters" / name for name in ("keys.py", "memory.py", "sql.py")}
+SECRET |= {ROOT / "seatrial" / "adapters" / name for name in ("keys.py", "memory.py", "sql.py", "gateway/engine.py")}
 SEEDED |= {f"secrets{name}": SECRET for name in ("", ".token_bytes", ".token_hex", ".token_urlsafe")}
 #: Modules of chance; numpy's generators are arguments and not on the list.
 CHANCE = {"random", "secrets", "uuid", "numpy.random"}

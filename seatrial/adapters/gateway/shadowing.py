@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, deque
-from time import monotonic
+from time import perf_counter
 from typing import TYPE_CHECKING
 
 from seatrial.adapters.decisions import copied
@@ -43,11 +43,11 @@ class Allowance:
 
     def __init__(self, per_s: float) -> None:
         self._per_s = per_s
-        self._left, self._at = max(1.0, per_s), monotonic()
+        self._left, self._at = max(1.0, per_s), perf_counter()
 
     def take(self) -> bool:
         """Return whether one more is allowed now, and count it if so."""
-        now = monotonic()
+        now = perf_counter()
         self._left = min(max(1.0, self._per_s), self._left + (now - self._at) * self._per_s)
         self._at = now
         if self._left < 1.0:
