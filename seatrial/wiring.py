@@ -37,6 +37,7 @@ from seatrial.adapters.prometheus import PrometheusRuntime
 from seatrial.adapters.readings import PLACEHOLDERS
 from seatrial.adapters.reproducing import ReproducingExaminer
 from seatrial.adapters.rescoring import Rescorer
+from seatrial.adapters.same_rows import GATES, SameRowsExaminer
 from seatrial.adapters.scoring import Runtimes
 from seatrial.adapters.sql import SqlStore
 from seatrial.adapters.warehouse import PostgresLogs
@@ -306,6 +307,7 @@ def _examiners(
     return Examiners(
         {
             **dict.fromkeys(DECLARED, Declared()),
+            **dict.fromkeys(GATES, SameRowsExaminer(Rescorer(runtimes, Isolation(300.0, given)))),
             "served": ServedExaminer(None if settings.contracts is None else base / settings.contracts),
             "consumers": ConsumersExaminer(store),
             "ownership": OwnershipExaminer(approvers),

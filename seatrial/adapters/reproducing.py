@@ -5,18 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from seatrial.adapters.evaluation_data import load_evaluation
 from seatrial.adapters.rescoring import Rescorer
+from seatrial.adapters.same_rows import groups as groups_of
 from seatrial.errors import NotFoundError, RefusedError, TamperedError
 from seatrial.gates.evaluation import Scored, not_compared, not_worse, reproduced, unreproduced
 from seatrial.plan.asks import Evaluation
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-
-    from numpy.typing import NDArray
 
     from seatrial.adapters.evaluation_data import EvaluationRows
     from seatrial.gates.finding import Finding
@@ -47,7 +44,7 @@ class ReproducingExaminer:
             return found
         try:
             theirs = self._scored(case.champion, case.challenger, rows)
-            groups = _groups(rows, case.ask.cluster)
+            groups = groups_of(rows, case.ask.cluster)
         except (RefusedError, TamperedError, ValueError) as error:
             return [*found, *not_compared(str(error))]
         return [*found, *not_worse(mine, theirs, case.ask, groups)]
@@ -55,13 +52,3 @@ class ReproducingExaminer:
     def _scored(self, scored_by: Registered, data_of: Registered, rows: EvaluationRows) -> Scored:
         scores = self.rescorer.scores(scored_by, data_of)
         return Scored.of(scored_by.release, scores, rows.label, rows.attributes)
-
-
-def _groups(rows: EvaluationRows, column: str | None) -> NDArray[np.int64] | None:
-    """Return the group of each row; raises RefusedError when a row has none."""
-    if column is None:
-        return None
-    values = rows.attributes.get(column)
-    if values is None or None in values:
-        raise RefusedError(f"found no text in the column {column!r} for every row; expected the group of each")
-    return np.unique(np.array(values), return_inverse=True)[1].astype(np.int64)

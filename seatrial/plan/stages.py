@@ -9,14 +9,18 @@ from pydantic import Field
 from seatrial.documents import Checked, Count, Duration, Flaw, Name, Number, Share
 from seatrial.plan.asks import (
     Ask,
+    Capacity,
     Catalogue,
     Consumers,
+    CutOffs,
+    Distribution,
     Evaluation,
     Features,
     Latency,
     Ownership,
     Parts,
     Served,
+    Slices,
 )
 from seatrial.plan.conditions import InnerShare, Margin, MarginField, is_unset
 from seatrial.units import format_duration
@@ -84,6 +88,19 @@ class Gates(Checked):
         None,
         exclude_if=is_unset,
         description="the load under which p99 and memory are promised; not asked when left out",
+    )
+
+    distribution: Distribution | None = Field(
+        None, exclude_if=is_unset, description="the shape of scores beside the champion's; {} asks it"
+    )
+    slices: Slices | None = Field(
+        None, exclude_if=is_unset, description="what critical slices must reach; not asked when left out"
+    )
+    cut_offs: CutOffs | None = Field(
+        None, exclude_if=is_unset, description="by how much actions may become more or less frequent; else not asked"
+    )
+    capacity: Capacity | None = Field(
+        None, exclude_if=is_unset, description="what reviewers can bear in a day; not asked when left out"
     )
 
     def asked(self) -> Mapping[str, Ask]:

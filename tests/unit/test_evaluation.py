@@ -14,6 +14,7 @@ from seatrial.adapters.evaluation_data import digest_of_rows, load_evaluation
 from seatrial.adapters.isolated import Isolation
 from seatrial.adapters.reproducing import ReproducingExaminer
 from seatrial.adapters.rescoring import Rescorer
+from seatrial.adapters.same_rows import SameRowsExaminer
 from seatrial.adapters.scoring import load_scorer
 from seatrial.errors import InvalidDocumentError, RefusedError, TamperedError, UnavailableError
 from seatrial.gates import evaluation as gate
@@ -316,3 +317,35 @@ def test_scoring_that_takes_too_long_is_no_answer(made):
     registered = made()
     with pytest.raises(UnavailableError, match="no answer within"):
         Rescorer(isolation=Isolation(timeout_s=0.01)).scores(registered, registered)
+
+
+GATES_ON_ROWS = {
+    "distribution": {},
+    "slices": {
+        "critical": {"carrier": ["UA"]},
+        "quality": [{"metric": "wrong", "at_most": 0.99}],
+        "rates": {"wrong": WRONG},
+        "cluster": "day",
+    },
+    "cut_offs": {"max_change": {"rebook": "50 % absolute"}},
+    "capacity": {"requests_per_day": 100, "review": ["review"], "reviews_per_day": 100},
+}
+
+
+@pytest.mark.parametrize("gate_name", GATES_ON_ROWS)
+def test_gates_on_the_same_rows_are_answered_from_the_rows_of_the_report(made, gate_name):
+    plan = a_plan(stages=[{**STAGES[0], gate_name: GATES_ON_ROWS[gate_name]}, *STAGES[1:]])
+    challenger = made()
+    case = Case(gate_name, plan.gates.asked()[gate_name], plan, challenger, challenger)
+    found = SameRowsExaminer(Here()).examine(case)
+    assert found
+    assert {each.subject.split(" · ")[0] for each in found} == {gate_name}
+    assert Verdict.ERROR not in {each.verdict for each in found}
+
+
+@pytest.mark.parametrize("gate_name", GATES_ON_ROWS)
+def test_gates_on_the_same_rows_without_rows_are_an_error(made, gate_name):
+    plan = a_plan(stages=[{**STAGES[0], gate_name: GATES_ON_ROWS[gate_name]}, *STAGES[1:]])
+    challenger = made(has_rows=False)
+    case = Case(gate_name, plan.gates.asked()[gate_name], plan, challenger, challenger)
+    assert [each.verdict for each in SameRowsExaminer(Here()).examine(case)] == [Verdict.ERROR]
