@@ -1,7 +1,7 @@
 # Every step from a fresh checkout; needs a POSIX shell and Python 3.11 to 3.14, and fetches the rest.
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo up test lint browser prometheus servers screenshots lock clean bench-decisions bench-decisions-full bench-looks bench-evidence bench-routing
+.PHONY: help env demo up test lint browser prometheus servers screenshots lock clean bench-decisions bench-decisions-full bench-looks bench-evidence bench-routing bench-semantics
 
 BIN := .venv/bin
 TESTS := seatrial deployments tests
@@ -57,6 +57,9 @@ bench-decisions: env ## measure how well rollouts are decided, ours and other ru
 
 bench-decisions-full: env ## the same with every stream and more rollouts of each: about six minutes
 	$(call timed,benchmark,$(BIN)/python -m benchmarks.decisions --full --write)
+
+bench-semantics: env ## measure how often a change of what a column means is found, and a season taken for one
+	$(call timed,benchmark,$(BIN)/python -m benchmarks.semantics --write)
 
 bench-looks: env ## measure what one look costs, and the looks at ten thousand rollouts: about two minutes
 	$(call timed,benchmark,$(BIN)/python -m benchmarks.looks)

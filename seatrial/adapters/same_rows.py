@@ -1,4 +1,4 @@
-"""Answer the gates that rest on the scores of both releases on the same rows, those of the evaluation report."""
+"""Answer the gates that rest on the rows of evaluation reports: what they mean, and how both releases score them."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from seatrial.gates.cut_offs import Acted, cut_offs
 from seatrial.gates.distribution import distribution
 from seatrial.gates.evaluation import Scored
 from seatrial.gates.finding import SUBJECT_MARK, Finding, Question
+from seatrial.gates.semantics import semantics
 from seatrial.gates.slices import slices
-from seatrial.plan.asks import Capacity, CutOffs, Distribution, Slices
+from seatrial.plan.asks import Capacity, CutOffs, Distribution, Semantics, Slices
 from seatrial.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -27,30 +28,36 @@ if TYPE_CHECKING:
     from seatrial.ports import Case, Registered
 
 #: Gates that `SameRowsExaminer` answers.
-GATES = ("distribution", "slices", "cut_offs", "capacity")
+GATES = ("semantics", "distribution", "slices", "cut_offs", "capacity")
 
 
 @dataclass(frozen=True, slots=True)
 class SameRowsExaminer:
-    """Scores the rows of the challenger's report with both releases."""
+    """Reads the rows of evaluation reports, and scores those of the challenger's with both releases."""
 
     rescorer: Rescorer = field(default_factory=Rescorer)
 
     def reads(self, case: Case) -> Mapping[str, str]:
-        """Return the digest of the rows; those of the artifacts are part of the releases."""
-        return {"evaluation_data": case.challenger.release.evaluation.dataset_digest}
+        """Return the digests of the rows; those of the artifacts are part of the releases."""
+        mine = {"evaluation_data": case.challenger.release.evaluation.dataset_digest}
+        if not isinstance(case.ask, Semantics):
+            return mine
+        return {**mine, "champion_data": case.champion.release.evaluation.dataset_digest}
 
     def examine(self, case: Case) -> Sequence[Finding]:
         """Return what the rows say; ERROR when they cannot be scored, raises UnavailableError when not just now."""
         try:
             return self._answer(case)
         except (RefusedError, TamperedError, ValueError) as error:
-            reason = f"the rows of the evaluation report cannot be scored: {error}"
+            reason = f"the rows of an evaluation report cannot be used: {error}"
             return [Finding(Question.CONTRACT, f"{case.gate}{SUBJECT_MARK}rows", Verdict.ERROR, reason)]
 
     def _answer(self, case: Case) -> Sequence[Finding]:
         challenger, champion = case.challenger.release, case.champion.release
         rows = load_evaluation(challenger, case.challenger.location)
+        if isinstance(case.ask, Semantics):
+            reference = load_evaluation(champion, case.champion.location)
+            return semantics(challenger, champion, rows.columns, reference.columns)
         scores = self.rescorer.scores(case.challenger, case.challenger)
         match case.ask:
             case Distribution():

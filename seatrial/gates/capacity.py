@@ -12,6 +12,8 @@ from seatrial.stats.bounds import mean_limits
 from seatrial.verdict import Verdict
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from numpy.typing import NDArray
 
     from seatrial.plan.asks import Capacity
@@ -103,6 +105,6 @@ def _apart(name: str, challenger: Release) -> Finding:
 
 
 def _found(
-    subject: str, verdict: Verdict, reason: str, numbers: dict[str, float | int | str | None] | None = None
+    subject: str, verdict: Verdict, reason: str, numbers: Mapping[str, float | int | str | None] | None = None
 ) -> Finding:
     return Finding(Question.CONTRACT, f"{GATE}{SUBJECT_MARK}{subject}", verdict, reason, numbers or {})

@@ -18,6 +18,8 @@ from seatrial.stats.scores import MINIMUM_UNITS, ScoreGrid, collapses
 from seatrial.verdict import Verdict
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from numpy.typing import NDArray
 
     from seatrial.release import Release
@@ -68,6 +70,6 @@ def _order(mine: NDArray[np.float64], theirs: NDArray[np.float64]) -> Finding:
 
 
 def _found(
-    subject: str, verdict: Verdict, reason: str, numbers: dict[str, float | int | str | None] | None = None
+    subject: str, verdict: Verdict, reason: str, numbers: Mapping[str, float | int | str | None] | None = None
 ) -> Finding:
     return Finding(Question.CONTRACT, f"{GATE}{SUBJECT_MARK}{subject}", verdict, reason, numbers or {})

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from seatrial.plan import Bound
-    from seatrial.plan.asks import Evaluation
+    from seatrial.plan.asks import Evaluation, Slices
     from seatrial.plan.conditions import Term
     from seatrial.release import Release
 
@@ -65,7 +65,7 @@ class Scored:
         return cls(scores, label, {**told, **own})
 
 
-def losses(metric: str, scored: Scored, ask: Evaluation) -> NDArray[np.float64] | None:
+def losses(metric: str, scored: Scored, ask: Evaluation | Slices) -> NDArray[np.float64] | None:
     """Return the loss of each row, whose mean is `metric`; None for one that is no mean, or unknown.
 
     Raises ValueError when a rate asks for a column that the rows do not have.

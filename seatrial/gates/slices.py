@@ -8,7 +8,6 @@ import numpy as np
 
 from seatrial.gates.evaluation import losses
 from seatrial.gates.finding import SUBJECT_MARK, Finding, Question
-from seatrial.plan.asks import Evaluation
 from seatrial.stats.bounds import mean_limits
 from seatrial.verdict import Verdict
 
@@ -50,7 +49,7 @@ def _slice(
         reason = f"the evaluation data have no column {column!r}; write it there"
         return Finding(Question.CONTRACT, subject, Verdict.ERROR, reason)
     try:
-        each = losses(least.metric, scored, Evaluation(rates=ask.rates))
+        each = losses(least.metric, scored, ask)
     except ValueError as error:
         return Finding(Question.CONTRACT, subject, Verdict.ERROR, str(error))
     if each is None:

@@ -19,6 +19,7 @@ from seatrial.plan.asks import (
     Latency,
     Ownership,
     Parts,
+    Semantics,
     Served,
     Slices,
 )
@@ -90,6 +91,9 @@ class Gates(Checked):
         description="the load under which p99 and memory are promised; not asked when left out",
     )
 
+    semantics: Semantics | None = Field(
+        None, exclude_if=is_unset, description="whether columns mean what they meant to the champion; {} asks it"
+    )
     distribution: Distribution | None = Field(
         None, exclude_if=is_unset, description="the shape of scores beside the champion's; {} asks it"
     )

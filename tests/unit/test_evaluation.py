@@ -320,6 +320,7 @@ def test_scoring_that_takes_too_long_is_no_answer(made):
 
 
 GATES_ON_ROWS = {
+    "semantics": {},
     "distribution": {},
     "slices": {
         "critical": {"carrier": ["UA"]},

@@ -11,6 +11,7 @@ from seatrial.plan.asks.features import Features
 from seatrial.plan.asks.latency import Latency
 from seatrial.plan.asks.ownership import Ownership, Tier
 from seatrial.plan.asks.parts import Parts
+from seatrial.plan.asks.semantics import Semantics
 from seatrial.plan.asks.served import Served
 from seatrial.plan.asks.slices import Slices
 
@@ -27,6 +28,7 @@ __all__ = [
     "Latency",
     "Ownership",
     "Parts",
+    "Semantics",
     "Served",
     "Slices",
     "Tier",
