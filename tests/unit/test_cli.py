@@ -363,6 +363,7 @@ def test_status_shows_who_serves_what_is_tried_and_what_routers_were_seen_on(pla
                     }
                     for router, number in (("east", 2), ("west", 1))
                 ],
+                "kills": [],
                 "waivers": [],
             }
         ],
