@@ -139,7 +139,7 @@ def a_release(name: str = "challenger", target: str | None = None, **changes: An
             "metrics": {"log_loss": 0.4},
             "dataset_digest": digest_bytes(b"data"),
         },
-        "limits": {"p99_ms": 50, "timeout_ms": 200, "memory_mb": 512},
+        "limits": {"p99_ms": 50, "timeout_ms": 60_000, "memory_mb": 512},
         "rollback_target": target or "none",
         "first_release": target is None,
         "owner": {"team": "operations", "person": "author"},

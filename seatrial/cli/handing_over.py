@@ -150,7 +150,7 @@ def _rehearse(plant: Plant, challenger: Release, plan: Plan, actor: str) -> None
     for registered in plant.store.releases(name):
         twin.add_release(registered, [])
     if (champion := plant.store.champions().get(name)) is not None:
-        twin.commit(Commit((), champion=(name, champion)))
+        twin.commit(Commit((), snapshot=plant.store.snapshot(name), champion=(name, champion)))
     for rollout in plant.store.rollouts(name):
         if rollout.is_active:
             twin.commit(Commit((), inserted=rollout))
