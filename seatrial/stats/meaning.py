@@ -46,7 +46,7 @@ FACTORS = {
 _CIRCLES = (24.0, 7.0)  #: hours of a day and days of a week, on which a clock is shifted
 _ATOMS = 10  #: most frequent values of each sample whose ratios and differences are tried
 _SAME = 2e-6  #: relative difference below which two numbers are one value, such as one read back from 32 bits
-# Chosen on the example's months, in which natural drift comes nowhere near; see the benchmark.
+# Chosen on the example's months, the same that the benchmark measures: expect somewhat less of it on other data.
 _GAIN = 0.08  #: part of the rows whose value only the transformation explains
 _KNOWN = 0.12  #: part whose value it must explain at all
 _NEAR = 0.3  #: greatest Kolmogorov distance of an explanation by values
