@@ -112,7 +112,7 @@ def page() -> str:
         "",
         f"{len(columns)} columns of the flight example, {ROWS:,} rows of a month, seed {SEED}; `make bench-semantics`.",
         "",
-        "The bounds of the search were chosen on these months, so that other data should be expected to do somewhat worse.",
+        "The bounds were chosen on these months, so that other data should be expected to do somewhat worse.",
         "",
         "**Natural drift.** No column changes its meaning from one month of 2013 to another.",
         "",
