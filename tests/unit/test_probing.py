@@ -129,7 +129,7 @@ def test_a_pickle_of_another_python_says_nothing_about_the_declared_one(tmp_path
 
 
 def test_a_release_that_scores_its_examples_as_reported_passes_the_probe(tmp_path, trained):
-    release = probed(tmp_path, trained, trained[1])
+    release = probed(tmp_path, trained, trained[1], limits={**ROOMY, "memory_mb": 512})
     loaded, engine = SubprocessProbe().probe(Registered(release, tmp_path, T0))
     assert (loaded.verdict, loaded.numbers["examples"]) == (Verdict.PASS, 2)
     assert 0 < loaded.numbers["peak_mb"] <= loaded.numbers["memory_mb"] == 512
