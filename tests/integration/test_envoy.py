@@ -207,16 +207,18 @@ def test_a_sample_of_the_units_is_copied(stack):
         ({"shadow": True, "budget": ShadowBudget(max_per_s=5.0)}, "copies a second"),
     ],
 )
-def test_what_envoy_cannot_do_is_refused_before_anything_is_written(stack, changes, words):
+def test_what_envoy_cannot_do_ends_the_comparison_and_is_not_claimed(stack, changes, words):
     good = following(stack)
     assert stack.publish(good, now())
-    files = [(stack.files / name).read_bytes() for name in ("routes.json", "clusters.json")]
     assert not stack.publish(following(stack, **changes), now())
-    assert [(stack.files / name).read_bytes() for name in ("routes.json", "clusters.json")] == files
     report = stack.feed.reports[-1]
-    assert report.number == good.number
+    assert (report.number, report.fallback, report.lease_until) == (good.number, "champion", None)
     assert any(words in reason for reason in report.refused)
-    agree(stack, good)
+    assert set(stack.releases(UNITS[:200])) == {"champion"}
+    whole = following(stack)
+    assert stack.publish(whole, now())
+    assert stack.feed.reports[-1].number == whole.number
+    agree(stack, whole)
 
 
 def test_what_envoy_refuses_is_taken_back_out_of_the_files(stack, monkeypatch):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ from seatrial.adapters.file_feed import write_whole
 from seatrial.errors import InvalidDocumentError, UnavailableError
 from seatrial.gates.load import ShadowLoad
 from seatrial.ports import RouterReport
+from seatrial.routing import KillScope
 from seatrial.units import SLOTS, canonical
 
 if TYPE_CHECKING:
@@ -65,32 +66,44 @@ class EnvoyAgent:
     patience_s: float = 10.0  #: how long Envoy may take to read a file
     _served: _Served | None = None
     _refused: Counter[str] = field(default_factory=Counter)
-    _bad: str | None = None  #: version, or snapshot, that was refused already
+    _bad: str | None = None  #: version that Envoy refused already
+    _unfit: set[tuple[int, str]] = field(default_factory=set)  #: snapshots that it cannot express, and why
 
     def round(self, *, now: datetime, elapsed: Callable[[], float] = monotonic) -> bool:
         """Bring Envoy to the published snapshot and report what it serves; return whether it serves that one.
 
-        Without a control plane the last snapshot stays, and ends with its lease.
+        Without a control plane the last snapshot stays, and ends with its lease. A snapshot that Envoy cannot express
+        is served without its comparison: the fallback alone, so that a rollback always arrives.
         """
         self.holder.take(now=now)
+        snapshot = self.holder.snapshot
         try:
-            desired = self._desired(now)
-            is_there = desired is not None and self._bring(desired, now, elapsed)
+            desired = self._desired(snapshot, now)
+            is_whole = desired is not None
+            desired = desired or self._desired(_alone(snapshot), now)
+            is_there = desired is not None and self._bring(desired, elapsed)
         except UnavailableError:
             return False
         with suppress(UnavailableError):
+            if is_there and is_whole:
+                self._see(self.admin.read(), now)
+            elif is_there:
+                self._report_alone(snapshot, now)
+                return False
             self._report(now)
         return is_there
 
-    def _desired(self, now: datetime) -> Rendered | None:
-        snapshot = self.holder.snapshot
+    def _desired(self, snapshot: RoutingSnapshot, now: datetime) -> Rendered | None:
         try:
             return render(snapshot, self.settings, now=now)
         except InvalidDocumentError as error:
-            self._refuse(f"{snapshot.number}", f"not for Envoy: {error.problems[0].finding}")
+            reason = f"not for Envoy: {error.problems[0].finding}"
+            if (snapshot.number, reason) not in self._unfit:
+                self._unfit.add((snapshot.number, reason))
+                self._refused[reason] += 1
             return None
 
-    def _bring(self, desired: Rendered, now: datetime, elapsed: Callable[[], float]) -> bool:
+    def _bring(self, desired: Rendered, elapsed: Callable[[], float]) -> bool:
         """Return whether Envoy serves `desired`, after it was applied where it did not."""
         if desired.version == self._bad:
             return False
@@ -101,12 +114,10 @@ class EnvoyAgent:
             self._put(CLUSTERS_FILE, _resources(desired.version, desired.clusters))
             self._put(ROUTES_FILE, _resources(desired.version, [desired.routes]))
             raise
-        if actual.routes.version != desired.version:
-            if not self._apply(desired, actual, elapsed):
-                self._refuse(desired.version, "refused by Envoy")
-                return False
-            actual = self.admin.read()
-        self._see(actual, now)
+        if actual.routes.version != desired.version and not self._apply(desired, actual, elapsed):
+            self._bad = desired.version
+            self._refused["refused by Envoy"] += 1
+            return False
         return True
 
     def _apply(self, desired: Rendered, actual: Actual, elapsed: Callable[[], float]) -> bool:
@@ -140,11 +151,6 @@ class EnvoyAgent:
 
     def _put(self, name: str, content: dict[str, Any]) -> None:
         write_whole(self.folder / name, canonical(content))
-
-    def _refuse(self, version: str, reason: str) -> None:
-        if self._bad != version:
-            self._bad = version
-            self._refused[reason] += 1
 
     def _see(self, actual: Actual, now: datetime) -> None:
         snapshot, seen = self.holder.snapshot, self._served
@@ -185,6 +191,17 @@ class EnvoyAgent:
             )
         )
 
+    def _report_alone(self, snapshot: RoutingSnapshot, now: datetime) -> None:
+        """Report that the fallback alone is served; the snapshot is not claimed, for it is not obeyed whole."""
+        number = 0 if self._served is None else self._served.snapshot.number
+        refused = {**self.holder.refused, **self._refused}
+        settings = self.settings
+        self.feed.report(
+            RouterReport(
+                settings.router, settings.decision_point, number, now, snapshot.fallback, None, refused=refused
+            )
+        )
+
     def _load(self, actual: Actual, seen: _Served, now: datetime) -> ShadowLoad | None:
         held = seen.snapshot
         if not held.shadow or held.challenger is None:
@@ -197,6 +214,14 @@ class EnvoyAgent:
         seen.last = (now, sent)
         sampling = SLOTS if held.budget is None else held.budget.sampling
         return ShadowLoad(self.settings.router, sampling, sent, shed, per_s)
+
+
+def _alone(snapshot: RoutingSnapshot) -> RoutingSnapshot:
+    """Return `snapshot` as Envoy can always be given it: the fallback, and the kills that need no action."""
+    kills = tuple(kill for kill in snapshot.kills if kill.scope is not KillScope.ACTION)
+    return replace(
+        snapshot, challenger=None, slots=0, lease_until=None, shadow=False, budget=None, pins=(), kills=kills
+    )
 
 
 def _since(counts: Mapping[str, int], before: Mapping[str, int], cluster: str) -> int:
