@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 #: Modules of this package, in order.
-PARTS = ("assignment", "changes", "kill")
+PARTS = ("assignment", "changes", "gateway", "kill")
 
 
 def main() -> None:
