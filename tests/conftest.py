@@ -40,17 +40,6 @@ def pytest_configure() -> None:
             signal.signal(number, handler)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _handlers_stay():
-    """Give back the handlers of signals: libraries that run servers here leave theirs, and other tests send signals."""
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = {number: signal.getsignal(number) for number in numbers}
-    yield
-    for number, handler in before.items():
-        if handler is not None:
-            signal.signal(number, handler)
-
-
 @pytest.fixture(scope="session")
 def require_chromium() -> Path:
     """Return the path of Chromium; skip the test, which CI counts as a failure, where there is none."""
