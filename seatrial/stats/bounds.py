@@ -66,7 +66,7 @@ def mean_limits(values: ArrayLike, groups: NDArray[np.int64] | None, *, alpha: f
     --------
     >>> found = mean_limits([1.0, 0.0, -1.0, 0.0] * 50, None, alpha=0.05)
     >>> round(found.estimate, 3), round(found.low, 3), round(found.high, 3)
-    (0.0, -0.136, 0.136)
+    (0.0, -0.141, 0.141)
     """
     numbers = np.asarray(values, dtype=np.float64)
     if numbers.size == 0:
