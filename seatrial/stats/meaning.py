@@ -163,8 +163,8 @@ def changed(reference: ArrayLike, candidate: ArrayLike) -> Change | None:
     >>> later = np.random.default_rng(2).integers(0, 380, 2000)
     >>> changed(minutes, later) is None
     True
-    >>> changed(minutes, later * 0.7).words
-    'the reference times 0.7'
+    >>> changed(minutes, later * 0.83).words
+    'the reference divided by 1.2, the factor between net and gross at 20 %'
     >>> changed(minutes, later / 60).words
     'the reference divided by 60, the factor between hours and minutes, or minutes and seconds'
     """
