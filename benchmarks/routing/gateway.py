@@ -218,7 +218,7 @@ def main() -> None:
             said = "met" if more <= SHADOW_TARGET else "missed"
             print(f"with shadow at 100 % {copied}   p99 {more:+.0%}, target {SHADOW_TARGET:+.0%}: {said}")
             if asked.changes:
-                seen = changing(site, url, asked.changes, max(10, asked.changes // 20))
+                seen = changing(site, url, asked.changes, max(10, asked.changes // 4))
                 print(f"{asked.changes} share changes    {seen}")
         site.store.close()
 
