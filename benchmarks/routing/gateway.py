@@ -162,9 +162,9 @@ def _is_up(url: str, question: Any) -> bool:
 
 def wrk(url: str, script: Path, seconds: int) -> Load:
     """Return what 32 connections saw in `seconds`, after two that are not counted."""
-    subprocess.run(["wrk", "-t1", f"-c{CONNECTIONS}", "-d2s", "-s", str(script), url], capture_output=True, check=True)
-    words = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "--latency", "-s", str(script), url]
-    text = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+    for lasting in (2, seconds):
+        words = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{lasting}s", "--latency", "-s", str(script), url]
+        text = subprocess.run(words, capture_output=True, text=True, check=True).stdout
     return read(text)
 
 
